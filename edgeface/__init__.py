@@ -1,0 +1,1 @@
+"""edgeface: faces, scores and landmarks from the best backend of the machine."""

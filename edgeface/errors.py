@@ -1,0 +1,55 @@
+"""Typed errors: each says what was expected, what came, and how to mend it."""
+
+from __future__ import annotations
+
+
+class EdgeFaceError(Exception):
+    """Base of every error that edgeface raises on purpose."""
+
+
+class InvalidImageError(EdgeFaceError, ValueError):
+    """The input is no picture that edgeface can read: path, bytes, dtype or shape."""
+
+
+class InvalidOptionError(EdgeFaceError, ValueError):
+    """An option has a value outside what it accepts."""
+
+
+class BackendUnavailableError(EdgeFaceError, RuntimeError):
+    """The named backend cannot run on this machine; the message names what is missing."""
+
+
+class MissingDependencyError(EdgeFaceError, ImportError):
+    """A package of an optional extra is not installed."""
+
+
+class ModelNotFoundError(EdgeFaceError, FileNotFoundError):
+    """No bundle, or no artifact of the wanted precision, under that name."""
+
+
+class ModelIntegrityError(EdgeFaceError, RuntimeError):
+    """A bundle is damaged: bad manifest, missing file, or a hash that does not match."""
+
+
+class InferenceError(EdgeFaceError, RuntimeError):
+    """The backend failed while it ran a frame."""
+
+
+class DatasetError(EdgeFaceError, ValueError):
+    """A dataset folder, label file or ground truth cannot be used."""
+
+
+class TrainingError(EdgeFaceError, RuntimeError):
+    """Training cannot start or go on: bad recipe, wrong checkpoint, non-finite loss."""
+
+
+class ConversionError(EdgeFaceError, RuntimeError):
+    """A checkpoint or graph cannot be converted to the wanted target."""
+
+
+def missing_extra(package: str, extra: str) -> MissingDependencyError:
+    """Build the error for a package that one of edgeface's extras would install."""
+    return MissingDependencyError(
+        f"expected the package '{package}' to be installed, but it cannot be imported; "
+        f"install it with: pip install 'edgeface[{extra}]'"
+    )
