@@ -110,7 +110,9 @@ def load_bundle(model: str | Path) -> Bundle:
         ModelNotFoundError: there is no such bundle.
         ModelIntegrityError: the manifest is damaged.
     """
-    folder = SHIPPED / model if isinstance(model, str) and model in shipped_models() else Path(model)
+    folder = (
+        SHIPPED / model if isinstance(model, str) and model in shipped_models() else Path(model)
+    )
     if folder.name == MANIFEST:
         folder = folder.parent
     path = folder / MANIFEST

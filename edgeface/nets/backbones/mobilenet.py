@@ -1,0 +1,55 @@
+"""MobileNetV1 at a quarter of its width: RetinaFace's light backbone (section 4.5, retinaface.txt).
+
+Stage names and layer order follow the ImageNet checkpoint that RetinaFace users know, so that it
+loads without renaming.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from edgeface.nets.backbones import Stage
+from edgeface.nets.layers import conv_bn
+
+LEAK = 0.1
+
+
+def depthwise_separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """Depthwise 3x3 and pointwise 1x1 convolution, each with batch norm and leaky ReLU."""
+    depthwise = conv_bn(
+        inputs, inputs, stride=stride, groups=inputs, activation=nn.LeakyReLU(LEAK, inplace=True)
+    )
+    pointwise = conv_bn(inputs, outputs, 1, activation=nn.LeakyReLU(LEAK, inplace=True))
+    return nn.Sequential(*depthwise, *pointwise)
+
+
+class MobileNet025(nn.Module):
+    """MobileNetV1-0.25 without its classifier: 213 k parameters."""
+
+    stages = (Stage(64, 8), Stage(128, 16), Stage(256, 32))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stage1 = nn.Sequential(
+            conv_bn(3, 8, stride=2, activation=nn.LeakyReLU(LEAK, inplace=True)),
+            depthwise_separable(8, 16),
+            depthwise_separable(16, 32, stride=2),
+            depthwise_separable(32, 32),
+            depthwise_separable(32, 64, stride=2),
+            depthwise_separable(64, 64),
+        )
+        self.stage2 = nn.Sequential(
+            depthwise_separable(64, 128, stride=2),
+            *(depthwise_separable(128, 128) for _ in range(5)),
+        )
+        self.stage3 = nn.Sequential(
+            depthwise_separable(128, 256, stride=2),
+            depthwise_separable(256, 256),
+        )
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Map (N, 3, H, W) to feature maps of strides 8, 16 and 32."""
+        fine = self.stage1(images)
+        middle = self.stage2(fine)
+        return [fine, middle, self.stage3(middle)]

@@ -1,0 +1,1 @@
+"""Context modules: enlarge the receptive field of a pyramid level, size and width unchanged."""

@@ -1,0 +1,1 @@
+"""Heads: pyramid levels to class scores, box deltas and landmark offsets of every anchor."""

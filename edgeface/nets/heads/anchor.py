@@ -1,0 +1,74 @@
+"""RetinaFace's loss head: 1x1 convolutions on every level (section 3.2, retinaface.txt)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from edgeface.anchors import AnchorLevel
+
+
+class LevelOutput(NamedTuple):
+    """Raw outputs of one pyramid level; N pictures, A anchors in row-major order of the cells.
+
+    Attributes:
+        logits: (N, A, 2) background and face; (N, A, 1) after ``fold_softmax``.
+        deltas: (N, A, 4) box deltas in units of the anchor and its variances.
+        landmarks: (N, A, 10) five x, y offsets from the anchor's centre, likewise.
+    """
+
+    logits: torch.Tensor
+    deltas: torch.Tensor
+    landmarks: torch.Tensor
+
+
+class LevelHead(nn.Module):
+    """Class, box and landmark convolutions of one level."""
+
+    def __init__(self, width: int, anchors_per_cell: int) -> None:
+        super().__init__()
+        self.classes = nn.Conv2d(width, anchors_per_cell * 2, 1)
+        self.boxes = nn.Conv2d(width, anchors_per_cell * 4, 1)
+        self.landmarks = nn.Conv2d(width, anchors_per_cell * 10, 1)
+        self.anchors_per_cell = anchors_per_cell
+
+    def forward(self, level: torch.Tensor) -> LevelOutput:
+        """Map (N, width, H, W) to the outputs of its H * W * anchors_per_cell anchors."""
+        return LevelOutput(
+            self._per_anchor(self.classes, level),
+            self._per_anchor(self.boxes, level),
+            self._per_anchor(self.landmarks, level),
+        )
+
+    def _per_anchor(self, convolution: nn.Module, level: torch.Tensor) -> torch.Tensor:
+        maps: torch.Tensor = convolution(level)
+        values = maps.shape[1] // self.anchors_per_cell
+        return maps.permute(0, 2, 3, 1).reshape(maps.shape[0], -1, values)
+
+    @torch.no_grad()
+    def fold_softmax(self) -> None:
+        """Replace the two class channels of each anchor by their difference: the face's logit."""
+        old = self.classes
+        new = nn.Conv2d(old.in_channels, self.anchors_per_cell, 1)
+        weight = old.weight.unflatten(0, (self.anchors_per_cell, 2))
+        new.weight.copy_(weight[:, 1] - weight[:, 0])
+        if old.bias is None:
+            raise ValueError("expected a class convolution with a bias")
+        bias = old.bias.unflatten(0, (self.anchors_per_cell, 2))
+        if new.bias is not None:
+            new.bias.copy_(bias[:, 1] - bias[:, 0])
+        self.classes = new
+
+
+class AnchorHead(nn.Module):
+    """One ``LevelHead`` per level; the paper shares one over P2-P6, light models do not."""
+
+    def __init__(self, width: int, levels: tuple[AnchorLevel, ...]) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(LevelHead(width, level.per_cell) for level in levels)
+
+    def forward(self, pyramid: list[torch.Tensor]) -> list[LevelOutput]:
+        """Map pyramid levels, finest first, to their outputs."""
+        return [head(level) for head, level in zip(self.levels, pyramid, strict=True)]
