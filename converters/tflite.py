@@ -1,0 +1,75 @@
+"""Torch to TFLite through litert-torch: one float32 graph, for frames of any size by default."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from edgeface.converters.quiet import quiet
+from edgeface.converters.resizable import make_resizable
+from edgeface.errors import ConversionError, InvalidOptionError, missing_extra
+
+if TYPE_CHECKING:
+    from edgeface.nets import DetectorNet
+
+SIGNATURE = "serving_default"
+TRACED_SIZE = (640, 480)
+
+
+def to_tflite(net: DetectorNet, input_sizes: Sequence[tuple[int, int]] = ()) -> bytes:
+    """Convert a net to the graph contract of ``edgeface.nets.export`` as a TFLite file.
+
+    The batch is 1. Inputs and outputs carry the contract's names in every signature.
+
+    Args:
+        net: a trained net; it is not changed.
+        input_sizes: (width, height) pairs for a static file, as NPU and GPU delegates want it, with
+            one signature ``size_{width}x{height}`` each over shared weights. Empty: one signature
+            ``serving_default`` of 640 x 480 that the interpreter can resize to any multiples of
+            the net's coarsest stride.
+
+    Returns:
+        Content of the ``.tflite`` file.
+
+    Raises:
+        MissingDependencyError: torch or litert-torch is not installed.
+        InvalidOptionError: a size is no multiple of the net's coarsest stride.
+        ConversionError: litert-torch cannot convert the net.
+    """
+    for width, height in input_sizes:
+        if min(width, height) < 1 or width % net.anchors.max_stride or height % net.anchors.max_stride:
+            raise InvalidOptionError(
+                f"expected input sizes in multiples of {net.anchors.max_stride} pixels, got "
+                f"{width}x{height}"
+            )
+    try:
+        with quiet():
+            import litert_torch
+            import torch
+    except ImportError as error:
+        raise missing_extra("litert-torch", "convert") from error
+    from edgeface.nets.export import INPUT_NAME, ExportGraph, output_names
+
+    graph = ExportGraph(net)
+    names = output_names(net.anchors)
+
+    class NamedOutputs(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+            return dict(zip(names, graph(image), strict=True))
+
+    signatures = {f"size_{width}x{height}": (width, height) for width, height in input_sizes}
+    converter = litert_torch
+    try:
+        with quiet():
+            for name, (width, height) in (signatures or {SIGNATURE: TRACED_SIZE}).items():
+                sample = torch.zeros(1, height, width, 3, dtype=torch.uint8)
+                converter = converter.signature(
+                    name, NamedOutputs().eval(), sample_kwargs={INPUT_NAME: sample}
+                )
+            content: bytes = converter.convert().model_content()
+    except Exception as error:
+        raise ConversionError(
+            f"expected preset '{net.preset}' to convert to TFLite, got {error}; "
+            "check the versions that the extra 'convert' pins"
+        ) from error
+    return content if input_sizes else make_resizable(content)

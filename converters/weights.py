@@ -1,0 +1,132 @@
+"""Checkpoint files to state dicts, and state dicts to nets, with every mismatch named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeface.errors import ConversionError, ModelNotFoundError, missing_extra
+
+if TYPE_CHECKING:
+    import torch
+
+    from edgeface.nets import DetectorNet
+
+StateDict = Mapping[str, "torch.Tensor"]
+BATCH_COUNTER = "num_batches_tracked"
+SHOWN = 8
+
+
+def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
+    """Read a state dict from a ``.safetensors`` file or a torch checkpoint.
+
+    Torch files are read with ``weights_only=True``, so no code in them runs. A ``state_dict``
+    wrapper and ``module.`` prefixes (``DataParallel``) are taken off.
+
+    Raises:
+        MissingDependencyError: torch or safetensors is not installed.
+        ModelNotFoundError: there is no such file.
+        ConversionError: the file holds no state dict, or is a pickle with code.
+    """
+    torch, load_file = _libraries()
+    path = Path(path)
+    if not path.is_file():
+        raise ModelNotFoundError(
+            f"expected a checkpoint file, got '{path}', which does not exist; check the path"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            content: Any = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ConversionError(
+            f"expected a state dict in '{path}' (.safetensors, or .pth with tensors alone), got a "
+            f"file that cannot be read as one ({_first_line(error)}); save it again with "
+            "torch.save(model.state_dict(), path)"
+        ) from error
+    while isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if (
+        not isinstance(content, dict)
+        or not content
+        or not all(isinstance(value, torch.Tensor) for value in content.values())
+    ):
+        raise ConversionError(
+            f"expected a state dict (names to tensors) in '{path}', got {_summary(content)}; "
+            "save it again with torch.save(model.state_dict(), path)"
+        )
+    return {key.removeprefix("module."): tensor for key, tensor in content.items()}
+
+
+def load_weights(preset: str, state: StateDict) -> DetectorNet:
+    """Build a preset and load a state dict with its own key names into it.
+
+    Batch norm's step counters may be absent; every other key must match.
+
+    Args:
+        preset: name from ``edgeface.nets.presets``.
+        state: float tensors by key.
+
+    Returns:
+        The net, in evaluation mode.
+
+    Raises:
+        MissingDependencyError: torch is not installed.
+        InvalidOptionError: unknown preset.
+        ConversionError: missing, unexpected, wrongly shaped or non-finite weights; it lists them.
+    """
+    _libraries()
+    from edgeface.nets import build
+
+    net = build(preset)
+    wanted = {key: value for key, value in net.state_dict().items() if BATCH_COUNTER not in key}
+    given = {key: value for key, value in state.items() if BATCH_COUNTER not in key}
+    problems = [f"missing {_listed(wanted.keys() - given.keys())}"] if wanted.keys() - given else []
+    if unexpected := given.keys() - wanted.keys():
+        problems.append(f"unexpected {_listed(unexpected)}")
+    common = wanted.keys() & given.keys()
+    if shapes := {
+        f"{key} {_shape(given[key])} instead of {_shape(wanted[key])}"
+        for key in common
+        if given[key].shape != wanted[key].shape
+    }:
+        problems.append(f"wrong shape: {_listed(shapes)}")
+    if broken := {key for key in common if not given[key].isfinite().all()}:
+        problems.append(f"not finite: {_listed(broken)}")
+    if problems:
+        raise ConversionError(
+            f"expected the weights of preset '{preset}', got a state dict with "
+            f"{'; '.join(problems)}; choose the preset that the checkpoint was trained as"
+        )
+    net.load_state_dict(given, strict=False)
+    return net.eval()
+
+
+def _libraries() -> tuple[Any, Any]:
+    try:
+        import torch
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise missing_extra(error.name or "torch", "convert") from error
+    return torch, load_file
+
+
+def _listed(keys: set[str]) -> str:
+    shown = ", ".join(sorted(keys)[:SHOWN])
+    return shown if len(keys) <= SHOWN else f"{shown} and {len(keys) - SHOWN} more"
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "scalar"
+
+
+def _summary(content: object) -> str:
+    if isinstance(content, dict):
+        return f"a dict with the keys {_listed({str(key) for key in content})}"
+    return f"an object of type {type(content).__name__}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
