@@ -1,0 +1,195 @@
+"""``edgeface eval``: accuracy on WIDER FACE, or the error of the landmarks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeface.bundle import PRECISIONS, write_atomic
+from edgeface.cli.files import check_writable
+from edgeface.cli.progress import track
+from edgeface.errors import InvalidOptionError
+
+if TYPE_CHECKING:
+    from edgeface.detector import Detector
+    from edgeface.evaluation.run import Report
+
+LONG_SIDE = 640
+EPILOG = """\
+examples:
+  edgeface eval --data WIDER --long-side 640          the official easy/medium/hard AP
+  edgeface eval --data WIDER --original --json ap.json
+  edgeface eval --data WIDER --backend openvino --precision fp32
+  edgeface eval --data WIDER --predictions results/   score what another detector wrote
+  edgeface eval --data LABELS                         landmark error, where it holds label.txt
+
+WIDER holds the validation pictures (images/ or WIDER_val/images/, by event) and the official
+.mat files (beside them, or in ground_truth/, wider_face_split/ or eval_tools/ground_truth/).
+Whatever pictures are there are scored. Settings: scores above 0.02, NMS at 0.4, 750 faces kept.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "eval",
+        help="measure accuracy on WIDER FACE",
+        description="Measure accuracy on WIDER FACE, by the official protocol, or of landmarks.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data", metavar="DIR", type=Path, required=True, help="the dataset")
+    parser.add_argument(
+        "--limit", metavar="N", type=int, help="use N pictures, spread evenly (default: all)"
+    )
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write every figure")
+    parser.add_argument(
+        "--predictions", metavar="DIR", type=Path,
+        help="score these EVENT/NAME.txt files in the official format instead of a model",
+    )  # fmt: skip
+    parser.add_argument(
+        "--save-predictions", metavar="DIR", type=Path, help="write detections in that format"
+    )
+
+    detector = parser.add_argument_group("detector")
+    detector.add_argument(
+        "--model", metavar="NAME|DIR", default="retinaface_mobilenet025",
+        help="a shipped model or a bundle's folder (default: %(default)s)",
+    )  # fmt: skip
+    detector.add_argument(
+        "--backend", default="auto", metavar="NAME",
+        help="auto, onnxruntime, openvino, tflite or tensorrt (default: auto)",
+    )  # fmt: skip
+    detector.add_argument(
+        "--precision", default="auto", metavar="NAME",
+        help=f"auto, {', '.join(PRECISIONS)} (default: auto)",
+    )  # fmt: skip
+    size = detector.add_mutually_exclusive_group()
+    size.add_argument(
+        "--long-side", type=int, default=LONG_SIDE, metavar="PX",
+        help="shrink larger pictures to this long side (default: 640)",
+    )  # fmt: skip
+    size.add_argument(
+        "--original", dest="long_side", action="store_const", const=None,
+        help="keep every picture's own size",
+    )  # fmt: skip
+    detector.add_argument(
+        "--threads", type=int, metavar="N", help="worker threads (default: the machine's cores)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate and print the figures as Markdown."""
+    if args.json is not None:
+        check_writable("--json", args.json)
+    if (args.data / "label.txt").is_file():
+        record, text = landmark_accuracy(args)
+    else:
+        record, text = wider_accuracy(args)
+    print(text)
+    if args.json is not None:
+        write_atomic(args.json, (json.dumps(record, indent=2) + "\n").encode())
+    return 0
+
+
+def wider_accuracy(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Score a model's or another detector's faces against WIDER FACE's ground truth."""
+    from edgeface.evaluation.predictions import read_predictions, write_predictions
+    from edgeface.evaluation.run import detect, score
+    from edgeface.evaluation.wider import load_wider
+
+    if args.predictions is not None and args.save_predictions is not None:
+        raise InvalidOptionError(
+            "expected --predictions or --save-predictions, got both; predictions are only written "
+            "where a model makes them"
+        )
+    dataset = load_wider(args.data, args.limit)
+    if args.predictions is not None:
+        settings = {"predictions": str(args.predictions)}
+        detections = read_predictions(args.predictions, dataset)
+    else:
+        with open_detector(args) as detector:
+            settings = describe(args, detector)
+            detections = detect(detector, track(dataset, "evaluating", unit="picture"))
+    if args.save_predictions is not None:
+        write_predictions(args.save_predictions, dataset, detections)
+    report = score(detections, dataset)
+    return {**settings, **report.to_dict()}, headline(settings) + wider_tables(report)
+
+
+def landmark_accuracy(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Measure the landmarks of the faces that ``label.txt`` labels with five points."""
+    from edgeface.evaluation.landmarks import evaluate_landmarks
+    from edgeface.evaluation.wider import spread
+    from edgeface.training.labels import read_labels
+
+    if args.predictions is not None or args.save_predictions is not None:
+        raise InvalidOptionError(
+            f"expected WIDER FACE's ground truth for predictions in text form, got {args.data} "
+            "with a label.txt, whose landmarks that form does not hold; drop --predictions and "
+            "--save-predictions"
+        )
+    images = spread(read_labels(args.data).annotations, args.limit)
+    with open_detector(args) as detector:
+        settings = describe(args, detector)
+        report = evaluate_landmarks(detector, track(images, "evaluating", unit="picture"))
+    table = (
+        "| pictures | faces | found % | mean NME % | median NME % |\n|---|---|---|---|---|\n"
+        + report.to_markdown()
+    )
+    return {**settings, **report.to_dict()}, headline(settings) + table
+
+
+def open_detector(args: argparse.Namespace) -> Detector:
+    """Load the model at the operating point, with the settings of published figures."""
+    from edgeface.detector import Detector
+    from edgeface.evaluation.run import MAX_FACES, NMS_THRESHOLD, SCORE_THRESHOLD
+
+    return Detector(
+        args.backend,
+        model=args.model,
+        precision=args.precision,
+        input_size=args.long_side,
+        score_threshold=SCORE_THRESHOLD,
+        nms_threshold=NMS_THRESHOLD,
+        max_faces=MAX_FACES,
+        threads=args.threads,
+    )
+
+
+def describe(args: argparse.Namespace, detector: Detector) -> dict[str, str]:
+    """What every table of accuracy must say: the model, what ran it, and the picture size."""
+    chosen = detector.explain()
+    return {
+        "model": chosen.model,
+        "backend": chosen.backend,
+        "precision": chosen.precision,
+        "size": "original size" if args.long_side is None else f"long side {args.long_side}",
+        **{f"runtime {name}": value for name, value in chosen.facts.items()},
+    }
+
+
+def headline(settings: dict[str, str]) -> str:
+    """Return one line that says what was measured."""
+    return " · ".join(f"{name} {value}" for name, value in settings.items()) + "\n\n"
+
+
+def wider_tables(report: Report) -> str:
+    """AP, and recall by face height, as Markdown."""
+    lines = [
+        "| easy | medium | hard | mAP@0.5:0.95 |",
+        "|---|---|---|---|",
+        report.to_markdown(),
+        "",
+        f"{report.images} pictures, {report.faces} faces; recall by height in the original picture",
+        "",
+        "| height px | faces | score ≥ 0.02 | score ≥ 0.5 |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row.label} | {row.faces} | {row.at_002:.3f} | {row.at_050:.3f} |"
+        for row in report.recall_by_height
+    ]
+    return "\n".join(lines)
