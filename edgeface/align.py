@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.errors import InvalidOptionError
-from edgeface.imageio import read_image
+from edgeface.imageio import Picture, read_image
 
 TEMPLATE_SIZE = 112
 # Five points in a 112 x 112 crop, as used by ArcFace (Deng et al. 2019) and its successors.
@@ -24,7 +24,9 @@ TEMPLATE = np.array(
 )
 
 
-def align_faces(image: Any, landmarks: NDArray[np.float32], size: int = 112) -> NDArray[np.uint8]:
+def align_faces(
+    image: Picture, landmarks: NDArray[np.float32], size: int = 112
+) -> NDArray[np.uint8]:
     """Cut out one crop per face.
 
     Args:

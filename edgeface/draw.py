@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeface.imageio import read_image
+from edgeface.imageio import Picture, read_image
 
 if TYPE_CHECKING:
     from edgeface.faces import Face, Faces
@@ -20,7 +20,7 @@ MAX_PIXEL = 32_000
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def draw_faces(image: Any, faces: Faces, *, scores: bool = True) -> NDArray[np.uint8]:
+def draw_faces(image: Picture, faces: Faces, *, scores: bool = True) -> NDArray[np.uint8]:
     """Draw boxes, landmarks and scores; lines and text scale with the picture.
 
     Args:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import supervision as sv
 
+    from edgeface.imageio import Picture
+
 LANDMARK_NAMES = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 
 
@@ -106,7 +108,7 @@ class Faces:
         best = f", best score {self.scores[0]:.3f}" if len(self) else ""
         return f"Faces({len(self)}{best})"
 
-    def draw(self, image: Any, *, scores: bool = True) -> NDArray[np.uint8]:
+    def draw(self, image: Picture, *, scores: bool = True) -> NDArray[np.uint8]:
         """Return a copy of the picture with boxes, landmarks and scores drawn on it.
 
         Args:
@@ -123,7 +125,7 @@ class Faces:
 
         return draw_faces(image, self, scores=scores)
 
-    def crop_aligned(self, image: Any, size: int = 112) -> NDArray[np.uint8]:
+    def crop_aligned(self, image: Picture, size: int = 112) -> NDArray[np.uint8]:
         """Cut every face out, turned and scaled to the ArcFace template, for recognition.
 
         Args:

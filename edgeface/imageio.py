@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import cv2
 import numpy as np
@@ -13,12 +13,34 @@ from numpy.typing import NDArray
 from edgeface.errors import InvalidImageError, InvalidOptionError
 from edgeface.imageheader import declared_size, is_cut_jpeg
 
+
+class PilPicture(Protocol):
+    """What edgeface uses of a PIL picture; PIL itself is never imported."""
+
+    @property
+    def mode(self) -> str:
+        """Pixel format."""
+        ...
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        ...
+
+    def convert(self, mode: str, /) -> Any:
+        """Return the picture in another pixel format."""
+        ...
+
+
+Picture: TypeAlias = str | os.PathLike[str] | bytes | NDArray[np.uint8] | PilPicture
 COLORS = ("bgr", "rgb")
 MAX_PIXELS = 100_000_000
 _HIGH_DEPTH_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 
-def read_image(source: Any, color: str = "bgr", max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+def read_image(
+    source: Picture, color: str = "bgr", max_pixels: int = MAX_PIXELS
+) -> NDArray[np.uint8]:
     """Read a picture.
 
     Args:
@@ -68,7 +90,7 @@ def _from_array(image: NDArray[Any], color: str) -> NDArray[np.uint8]:
     if image.ndim != 3 or image.shape[2] not in (1, 3, 4):
         raise InvalidImageError(
             f"expected an array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got "
-            f"{image.shape}; pass one picture at a time, channels last"
+            f"{image.shape}; pass one picture at a time, or a list of pictures, channels last"
         )
     if 0 in image.shape:
         raise InvalidImageError(
@@ -151,7 +173,7 @@ def _what_came(data: bytes, size: tuple[int, int] | None) -> str:
     return f"no known picture format, starting with {data[:8]!r}"
 
 
-def _from_pil(picture: Any) -> NDArray[np.uint8]:
+def _from_pil(picture: PilPicture) -> NDArray[np.uint8]:
     if picture.mode in _HIGH_DEPTH_MODES:
         raise InvalidImageError(
             f"expected a PIL picture of 8 bits a channel, got mode {picture.mode!r}; scale its "

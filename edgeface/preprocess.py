@@ -176,7 +176,7 @@ def letterbox(
 
 def _is_side(value: object) -> TypeGuard[int]:
     integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    return integer and int(value) > 0  # type: ignore[call-overload, no-any-return]
+    return integer and int(value) > 0  # type: ignore[call-overload]
 
 
 def _up(value: int, stride: int) -> int:

@@ -1,0 +1,345 @@
+"""The facade: picture → letterbox → runtime → faces."""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeface.bundle import Artifact, Bundle, check_precision, load_bundle
+from edgeface.errors import (
+    BackendUnavailableError,
+    EdgeFaceError,
+    InferenceError,
+    InvalidOptionError,
+    MissingDependencyError,
+    ModelNotFoundError,
+)
+from edgeface.faces import Faces
+from edgeface.hardware import host
+from edgeface.imageio import Picture, check_color, read_image
+from edgeface.postprocess import postprocess
+from edgeface.preprocess import InputSize, check_input_size, letterbox
+from edgeface.runtimes.base import BACKENDS, Runtime, RuntimeOptions, load
+from edgeface.runtimes.base import backend as find_backend
+from edgeface.runtimes.probe import Verdict, probe
+from edgeface.selection import Candidate, rank
+
+# More threads than a phone or board has big cores slow a small model down.
+MAX_DEFAULT_THREADS = 4
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a detector runs, and why; ``str()`` makes it readable.
+
+    Attributes:
+        model: name of the bundle.
+        backend: name of the backend.
+        why: why that backend.
+        precision: precision of the artifact that was loaded.
+        input_size: None, the long side, or (width, height) in pixels.
+        threads: worker threads.
+        facts: what the backend says of itself: version, device, the precision that runs.
+        others: the candidates that were not chosen, and why.
+    """
+
+    model: str
+    backend: str
+    why: str
+    precision: str
+    input_size: InputSize
+    threads: int
+    facts: Mapping[str, str]
+    others: tuple[Candidate, ...]
+
+    def __str__(self) -> str:
+        rows = {
+            "model": self.model,
+            "backend": f"{self.backend}: {self.why}",
+            "artifact": self.precision,
+            "input size": _describe_size(self.input_size),
+            "threads": str(self.threads),
+        }
+        rows |= {name: value for name, value in self.facts.items() if name not in rows}
+        lines = [f"{name:<12}{value}" for name, value in rows.items()]
+        lines += [f"not chosen  {other.backend}: {other.reason}" for other in self.others]
+        return "\n".join(lines)
+
+
+class Detector:
+    """Finds faces, with five landmarks each.
+
+    Calls from several threads are safe; they take turns.
+
+    Args:
+        backend: "auto" takes the best that runs here; "onnxruntime", "openvino", "tflite" and
+            "tensorrt" are taken as named or refused, never replaced.
+        model: a shipped model's name, or the folder of a bundle.
+        precision: "auto" takes the fastest artifact that the model has for the backend, and lets
+            the backend lower fp32 to bf16 or fp16; "fp32" is exact, "fp16" and "int8" as stored.
+        input_size: long side in pixels to which pictures are shrunk, never enlarged; (width,
+            height) of the network's frame, multiples of its stride; None keeps each picture's
+            own size.
+        score_threshold: only faces that score above it, 0..1.
+        nms_threshold: of two boxes whose IoU is above it, the better one stays, 0..1.
+        max_faces: keep at most that many of the best; None: all.
+        threads: worker threads; None: the cores that this process may use, at most 4.
+
+    Attributes:
+        bundle: the model.
+        profile: milliseconds of the last picture's stages: read, preprocess, infer, postprocess.
+
+    Raises:
+        InvalidOptionError: an option has a value that it does not accept.
+        ModelNotFoundError: no such model, or none of its artifacts fits backend and precision.
+        ModelIntegrityError: the model is damaged.
+        MissingDependencyError: the named backend's package is not installed.
+        BackendUnavailableError: the named backend, or with "auto" every one, does not run here.
+    """
+
+    def __init__(
+        self,
+        backend: str = "auto",
+        *,
+        model: str | Path = "retinaface_mobilenet025",
+        precision: str = "auto",
+        input_size: int | tuple[int, int] | None = 640,
+        score_threshold: float = 0.5,
+        nms_threshold: float = 0.4,
+        max_faces: int | None = None,
+        threads: int | None = None,
+    ) -> None:
+        if backend != "auto":
+            find_backend(backend)
+        check_precision(precision)
+        self._score_threshold = _check_fraction("score_threshold", score_threshold)
+        self._nms_threshold = _check_fraction("nms_threshold", nms_threshold)
+        self._max_faces = _check_count("max_faces", max_faces)
+        self._threads = _check_count("threads", threads) or min(host().cores, MAX_DEFAULT_THREADS)
+        self.bundle = load_bundle(model)
+        self._input_size = check_input_size(input_size, self.bundle.anchors.max_stride)
+        self.profile: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self._buffer: NDArray[np.uint8] | None = None
+        options = RuntimeOptions(
+            input_size=self._input_size if isinstance(self._input_size, tuple) else None,
+            input_sizes=(),
+            exact=precision != "auto",
+            threads=self._threads,
+            cache_key=self.bundle.name,
+        )
+        started = _start(self.bundle, backend, precision, self._input_size, options)
+        self._runtime: Runtime | None = started.runtime
+        self._allowed = started.artifact.input_sizes
+        self._explanation = Explanation(
+            model=self.bundle.name,
+            backend=started.chosen.backend,
+            why=started.chosen.reason if backend == "auto" else "as named",
+            precision=started.artifact.precision,
+            input_size=self._input_size,
+            threads=self._threads,
+            facts=started.runtime.describe(),
+            others=started.others,
+        )
+
+    @overload
+    def __call__(
+        self, image: list[Picture] | tuple[Picture, ...], color: str = "bgr"
+    ) -> list[Faces]: ...
+    @overload
+    def __call__(self, image: Picture, color: str = "bgr") -> Faces: ...
+    def __call__(
+        self, image: Picture | list[Picture] | tuple[Picture, ...], color: str = "bgr"
+    ) -> Faces | list[Faces]:
+        """Find the faces of a picture, or of each picture of a list.
+
+        Args:
+            image: path of a picture file, its bytes, a uint8 array (H, W), (H, W, 1), (H, W, 3) or
+                (H, W, 4), or a PIL picture; a list or tuple of such. It is never written to.
+            color: channel order of arrays: "bgr" or "rgb".
+
+        Returns:
+            Faces in pixels of the picture, best first, of length 0 where there are none; a list
+            of them for a list.
+
+        Raises:
+            InvalidImageError: no picture that can be read.
+            InvalidOptionError: unknown color.
+            InferenceError: the backend failed, or the detector is closed.
+        """
+        check_color(color)
+        if isinstance(image, (list, tuple)):
+            return [self._detect(one, color) for one in image]
+        return self._detect(image, color)
+
+    def explain(self) -> Explanation:
+        """Say which backend and artifact run, with which options, and why not the others."""
+        return self._explanation
+
+    def close(self) -> None:
+        """Free the model; a second call does nothing."""
+        with self._lock:
+            if self._runtime is not None:
+                self._runtime.close()
+            self._runtime = self._buffer = None
+
+    def __enter__(self) -> Detector:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Detector({self._explanation.backend!r}, model={self.bundle.name!r})"
+
+    def _detect(self, image: Picture, color: str) -> Faces:
+        started = time.perf_counter()
+        picture = read_image(image, color)
+        read = time.perf_counter()
+        with self._lock:
+            if self._runtime is None:
+                raise InferenceError("expected an open detector, got a closed one; make a new one")
+            entered = time.perf_counter()
+            frame, placed = letterbox(
+                picture,
+                self._input_size,
+                stride=self.bundle.anchors.max_stride,
+                pad_value=self.bundle.pad_value,
+                allowed=self._allowed,
+                out=self._buffer,
+            )
+            if not np.may_share_memory(frame, picture):
+                self._buffer = frame
+            preprocessed = time.perf_counter()
+            outputs = self._runtime.infer(frame)
+            inferred = time.perf_counter()
+            faces = postprocess(
+                outputs,
+                self.bundle.anchors,
+                placed,
+                score_threshold=self._score_threshold,
+                nms_threshold=self._nms_threshold,
+                max_faces=self._max_faces,
+            )
+            self.profile = {
+                "read": (read - started) * 1e3,
+                "preprocess": (preprocessed - entered) * 1e3,
+                "infer": (inferred - preprocessed) * 1e3,
+                "postprocess": (time.perf_counter() - inferred) * 1e3,
+            }
+        return faces
+
+
+@dataclass(frozen=True)
+class _Started:
+    runtime: Runtime
+    artifact: Artifact
+    chosen: Candidate
+    others: tuple[Candidate, ...]
+
+
+def _start(
+    bundle: Bundle, backend: str, precision: str, input_size: InputSize, options: RuntimeOptions
+) -> _Started:
+    """Load the model on the named backend, or with "auto" on the best that takes it."""
+    verdicts = _probe_all() if backend == "auto" else {backend: _probe_named(backend)}
+    candidates = rank(host(), verdicts, bundle, precision, input_size)
+    failures: dict[str, str] = {}
+    for chosen in candidates:
+        name, artifact = chosen.backend, chosen.artifact
+        if artifact is None:
+            if not verdicts[name].available and find_backend(name).installed_package():
+                failures[name] = chosen.reason
+            continue
+        data = bundle.open(artifact)
+        fitted = replace(
+            options,
+            input_sizes=artifact.input_sizes,
+            cache_key=f"{bundle.name}-{artifact.sha256}",
+        )
+        try:
+            runtime = load(name, data, fitted)
+        except EdgeFaceError as error:
+            if backend != "auto":
+                raise
+            failures[name] = str(error)
+            continue
+        if failures and backend == "auto":
+            told = "; ".join(f"{failed}: {reason}" for failed, reason in failures.items())
+            warnings.warn(f"edgeface runs on '{name}', because {told}", stacklevel=4)
+        others = tuple(
+            replace(other, reason=failures.get(other.backend, other.reason))
+            for other in candidates
+            if other is not chosen
+        )
+        return _Started(runtime, artifact, chosen, others)
+    raise _refusal(backend, verdicts, candidates, failures)
+
+
+def _probe_all() -> dict[str, Verdict]:
+    with ThreadPoolExecutor(len(BACKENDS)) as pool:
+        return dict(zip(BACKENDS, pool.map(probe, BACKENDS), strict=True))
+
+
+def _probe_named(name: str) -> Verdict:
+    """Probe a backend that the user asked for; a kept refusal may have been mended since."""
+    verdict = probe(name)
+    return verdict if verdict.available else probe(name, refresh=True)
+
+
+def _refusal(
+    backend: str,
+    verdicts: Mapping[str, Verdict],
+    candidates: Sequence[Candidate],
+    failures: Mapping[str, str],
+) -> EdgeFaceError:
+    """Build the error for when no candidate could be loaded."""
+    reasons = [
+        f"{other.backend}: {failures.get(other.backend, other.reason)}" for other in candidates
+    ]
+    if any(verdicts[other.backend].available for other in candidates) and not failures:
+        return ModelNotFoundError(
+            f"expected a model for backend '{backend}', got " + "; ".join(reasons)
+        )
+    if backend != "auto" and find_backend(backend).installed_package() is None:
+        return MissingDependencyError(f"expected the backend '{backend}', but " + reasons[0])
+    return BackendUnavailableError(
+        f"expected the backend '{backend}' to run here, but " + "; ".join(reasons)
+    )
+
+
+def _check_fraction(name: str, value: float) -> float:
+    if not isinstance(value, (int, float, np.floating)) or not 0 <= value <= 1:
+        raise InvalidOptionError(f"expected {name} between 0 and 1, got {value!r}")
+    return float(value)
+
+
+def _check_count(name: str, value: int | None) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise InvalidOptionError(f"expected {name} to be a positive integer or None, got {value!r}")
+    return int(value)
+
+
+def _describe_size(input_size: InputSize) -> str:
+    if input_size is None:
+        return "the picture's own"
+    if isinstance(input_size, tuple):
+        return f"{input_size[0]}x{input_size[1]}"
+    return f"long side {input_size}"

@@ -1,0 +1,78 @@
+"""Frames of a video file or an animated GIF."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeface.errors import InvalidImageError
+
+
+class Video:
+    """An open video file; iterating reads its remaining frames.
+
+    Attributes:
+        path: the file.
+        width: pixels of a frame's row.
+        height: rows of a frame.
+        fps: frames a second; 0 where the file does not say.
+        frame_count: frames that the header announces; 0 where it does not say.
+
+    Raises:
+        InvalidImageError: the file is missing, or no video that can be decoded.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise InvalidImageError(f"expected a video file, but {self.path} is no file")
+        self._capture = cv2.VideoCapture(str(self.path))
+        whole, self._next = self._capture.read()
+        if not whole:
+            self.close()
+            raise InvalidImageError(
+                f"expected a video that OpenCV can decode, got {self.path}; "
+                "convert it to MP4 with H.264"
+            )
+        self.height, self.width = self._next.shape[:2]
+        self.fps = max(0.0, float(self._capture.get(cv2.CAP_PROP_FPS)))
+        self.frame_count = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield each frame, BGR uint8 (height, width, 3)."""
+        whole, frame = True, self._next
+        while whole:
+            yield np.asarray(frame, np.uint8)
+            whole, frame = self._capture.read()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._capture.release()
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def is_video(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a file holds more than one frame that OpenCV can decode."""
+    if not Path(path).is_file():
+        return False
+    capture = cv2.VideoCapture(str(path))
+    try:
+        return all(capture.read()[0] for _ in range(2))
+    finally:
+        capture.release()
