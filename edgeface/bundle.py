@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -180,7 +181,7 @@ def write_manifest(bundle: Bundle) -> None:
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file so that readers see the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{id(data):x}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{id(data):x}.tmp")
     try:
         temporary.write_bytes(data)
         temporary.replace(path)

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeface.errors import InvalidOptionError
+from edgeface.errors import (
+    BackendUnavailableError,
+    InferenceError,
+    InvalidImageError,
+    InvalidOptionError,
+    MissingDependencyError,
+    ModelIntegrityError,
+)
 
+INPUT = "image"
+OUTPUTS = ("logit", "delta", "landmark")
 Outputs = Mapping[str, NDArray[np.float32]]
 
 
@@ -40,11 +51,17 @@ class Runtime(Protocol):
 
     ``infer`` takes uint8 (N, H, W, 3) BGR frames, contiguous, and returns the graph's named
     outputs: ``logit_{stride}`` (N, H*W*A, 1), ``delta_{stride}`` (N, H*W*A, 4) and
-    ``landmark_{stride}`` (N, H*W*A, 10), float32. The arrays are valid until the next call.
+    ``landmark_{stride}`` (N, H*W*A, 10), float32. Threads may share a runtime; the arrays are
+    valid until the calling thread's next call.
     """
 
     def infer(self, frames: NDArray[np.uint8]) -> Outputs:
-        """Run the graph. Raises InferenceError where the backend fails."""
+        """Run the graph.
+
+        Raises:
+            InvalidImageError: the frames have a dtype, shape or size that the graph excludes.
+            InferenceError: the backend failed, or the runtime is closed.
+        """
         ...
 
     def describe(self) -> Mapping[str, str]:
@@ -63,23 +80,53 @@ class Backend:
     Attributes:
         name: what ``Detector(backend)`` takes.
         module: module with ``probe() -> str`` and ``load(data, options) -> Runtime``.
-        extra: the extra of edgeface that installs it.
+        packages: vendor packages that it runs on, the preferred one first.
+        install: the command that installs the preferred one.
         format: artifact format that it loads.
     """
 
     name: str
     module: str
-    extra: str | None
+    packages: tuple[str, ...]
+    install: str
     format: str
+
+    def installed_package(self) -> str | None:
+        """Name of the vendor package that is installed, found without importing it."""
+        return next((package for package in self.packages if find_spec(package)), None)
 
 
 BACKENDS = {
     backend.name: backend
     for backend in (
-        Backend("tensorrt", "edgeface.runtimes.tensorrt", "tensorrt", "onnx"),
-        Backend("openvino", "edgeface.runtimes.openvino", "openvino", "onnx"),
-        Backend("tflite", "edgeface.runtimes.tflite", "tflite", "tflite"),
-        Backend("onnxruntime", "edgeface.runtimes.onnxruntime", None, "onnx"),
+        Backend(
+            "tensorrt",
+            "edgeface.runtimes.tensorrt",
+            ("tensorrt",),
+            "pip install 'edgeface[tensorrt]'",
+            "onnx",
+        ),
+        Backend(
+            "openvino",
+            "edgeface.runtimes.openvino",
+            ("openvino",),
+            "pip install 'edgeface[openvino]'",
+            "onnx",
+        ),
+        Backend(
+            "tflite",
+            "edgeface.runtimes.tflite",
+            ("ai_edge_litert", "tflite_runtime"),
+            "pip install 'edgeface[tflite]'",
+            "tflite",
+        ),
+        Backend(
+            "onnxruntime",
+            "edgeface.runtimes.onnxruntime",
+            ("onnxruntime",),
+            "pip install onnxruntime",
+            "onnx",
+        ),
     )
 }
 
@@ -104,3 +151,92 @@ def load(name: str, data: bytes, options: RuntimeOptions) -> Runtime:
     """
     runtime: Runtime = import_module(backend(name).module).load(data, options)
     return runtime
+
+
+def import_vendor(name: str, submodule: str = "") -> ModuleType:
+    """Import the vendor package of a backend, or a submodule of it (".interpreter").
+
+    Raises:
+        MissingDependencyError: the package is not installed.
+        BackendUnavailableError: it is installed but does not import.
+    """
+    vendor = backend(name)
+    package = vendor.installed_package()
+    if package is None:
+        raise MissingDependencyError(
+            f"expected the package '{vendor.packages[0]}' for the backend '{name}', but it is not "
+            f"installed; install it with: {vendor.install}"
+        )
+    try:
+        return import_module(package + submodule)
+    except Exception as error:
+        raise BackendUnavailableError(
+            f"expected '{package}{submodule}' to import for the backend '{name}', got {error!r}; "
+            f"reinstall it with: {vendor.install} --force-reinstall"
+        ) from error
+
+
+def check_graph(input_name: str, output_names: Collection[str]) -> None:
+    """Raise ModelIntegrityError where a graph is not one that postprocessing can read."""
+    strange = [name for name in output_names if name.split("_")[0] not in OUTPUTS]
+    if input_name != INPUT or strange or not output_names:
+        raise ModelIntegrityError(
+            f"expected a graph from '{INPUT}' to {'_*, '.join(OUTPUTS)}_*, got one from "
+            f"'{input_name}' to {', '.join(output_names) or 'nothing'}; make the model with "
+            "'edgeface export'"
+        )
+
+
+def check_frames(frames: NDArray[np.uint8], input_sizes: tuple[tuple[int, int], ...] = ()) -> None:
+    """Raise InvalidImageError for frames that native code must not see.
+
+    Args:
+        frames: what ``Runtime.infer`` got.
+        input_sizes: (width, height) pairs that the model accepts; empty: any.
+    """
+    shape, dtype = getattr(frames, "shape", None), getattr(frames, "dtype", None)
+    if (
+        dtype != np.uint8
+        or len(shape or ()) != 4
+        or frames.shape[3] != 3
+        or not frames.size
+        or not frames.flags.c_contiguous
+    ):
+        raise InvalidImageError(
+            "expected contiguous uint8 frames of shape (N, H, W, 3), got "
+            f"{type(frames).__name__} {dtype} {shape}; letterbox pictures with edgeface.preprocess"
+        )
+    size = (frames.shape[2], frames.shape[1])
+    if input_sizes and size not in input_sizes:
+        accepted = ", ".join(f"{width}x{height}" for width, height in input_sizes)
+        raise InvalidImageError(
+            f"expected frames of {accepted}, got {size[0]}x{size[1]}; this model has fixed sizes: "
+            "letterbox to one of them, or use the backend 'onnxruntime' or 'openvino'"
+        )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def rejected(name: str, error: Exception) -> ModelIntegrityError:
+    """Build the error for a model that a backend does not load."""
+    return ModelIntegrityError(
+        f"expected a model that '{name}' can load, got: {_one_line(error)}; "
+        "reinstall the model, or upgrade the backend"
+    )
+
+
+def failed(name: str, frames: NDArray[np.uint8], error: Exception) -> InferenceError:
+    """Build the error for frames that a backend failed on."""
+    return InferenceError(
+        f"expected '{name}' to run frames of shape {frames.shape}, got: {_one_line(error)}; "
+        "pad the frames to the model's stride, or choose another backend"
+    )
+
+
+def closed(name: str) -> InferenceError:
+    """Build the error for a runtime that is used after ``close()``."""
+    return InferenceError(
+        f"expected an open model on '{name}', got a closed one; make a new Detector"
+    )

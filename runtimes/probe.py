@@ -1,0 +1,175 @@
+"""Find out whether a backend runs on this machine, without risking the process that asks.
+
+A vendor wheel may hold instructions that the CPU lacks, or hang while it looks for devices. So a
+subprocess imports it and runs one frame through the model that ships; the verdict is kept on disk
+until the wheel, Python, edgeface or the CPU changes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+
+from edgeface import __version__, cache
+from edgeface.bundle import load_bundle, shipped_models
+from edgeface.errors import EdgeFaceError
+from edgeface.hardware import cpu_signature
+from edgeface.runtimes.base import Backend, RuntimeOptions, backend, load
+
+_MARK = "edgeface-verdict:"
+_CHILD = "import sys; from edgeface.runtimes import probe; probe.main(*sys.argv[1:])"
+_SMALL = (64, 64)
+_CRASHES = {
+    "SIGILL": "an illegal instruction: the package was built for another CPU than this one",
+    "SIGSEGV": "a segmentation fault",
+    "SIGBUS": "a bus error",
+    "SIGABRT": "an abort inside the library",
+    "SIGKILL": "killed from outside, perhaps for want of memory",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a backend runs on this machine.
+
+    Attributes:
+        name: the backend.
+        available: it imported and ran a frame.
+        version: version of its library, where known.
+        reason: why it is not available, with the remedy; "" where it is.
+    """
+
+    name: str
+    available: bool
+    version: str | None
+    reason: str
+
+
+_verdicts: dict[tuple[object, ...], Verdict] = {}
+
+
+def probe(name: str, timeout: float = 10.0, *, refresh: bool = False) -> Verdict:
+    """Return the verdict on a backend; a subprocess runs only where none is kept.
+
+    Args:
+        name: a backend of ``edgeface.runtimes.base.BACKENDS``.
+        timeout: seconds after which the backend counts as hanging.
+        refresh: probe again even if a verdict is kept.
+
+    Raises:
+        InvalidOptionError: unknown backend.
+    """
+    wanted = backend(name)
+    package = wanted.installed_package()
+    if package is None:
+        return Verdict(
+            name,
+            False,
+            None,
+            f"the package '{wanted.packages[0]}' is not installed; install it with: "
+            f"{wanted.install}",
+        )
+    installed = _installed_version(package)
+    key = (name, package, installed, sys.version, __version__, cpu_signature())
+    kept = None if refresh else _verdicts.get(key) or _recall(key)
+    if kept is None:
+        kept = _ask(wanted, installed, timeout)
+        cache.remember("probe", *key, data=json.dumps(asdict(kept)).encode())
+    _verdicts[key] = kept
+    return kept
+
+
+def main(name: str) -> None:
+    """Probe a backend in this process and print the verdict: what the subprocess runs."""
+    print(_MARK + json.dumps(asdict(_try(backend(name)))), flush=True)
+
+
+def _ask(wanted: Backend, installed: str | None, timeout: float) -> Verdict:
+    """Probe in a subprocess, or here where Python cannot start another of itself."""
+    if not sys.executable or getattr(sys, "frozen", False):
+        return _try(wanted)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "PYTHONSAFEPATH": "1",
+    }
+    try:
+        child = subprocess.run(
+            [sys.executable, "-c", _CHILD, wanted.name],
+            capture_output=True,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return _refuse(wanted, installed, f"it hung: no frame came back within {timeout:g} s")
+    if child.returncode < 0:
+        number = -child.returncode
+        name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+        return _refuse(wanted, installed, f"it crashed with {name} ({_CRASHES.get(name, 'fatal')})")
+    for line in child.stdout.splitlines():
+        if line.startswith(_MARK):
+            return Verdict(**json.loads(line.removeprefix(_MARK)))
+    last = (child.stderr.strip() or "nothing on stderr").splitlines()[-1]
+    return _refuse(wanted, installed, f"it ended with code {child.returncode}: {last}")
+
+
+def _refuse(wanted: Backend, installed: str | None, reason: str) -> Verdict:
+    remedy = f"try another version ({wanted.install}), then 'edgeface doctor' probes again"
+    return Verdict(wanted.name, False, installed, f"{reason}; {remedy}")
+
+
+def _try(wanted: Backend) -> Verdict:
+    found = None
+    try:
+        found = str(import_module(wanted.module).probe())
+        _run_shipped_model(wanted)
+    except EdgeFaceError as error:
+        return Verdict(wanted.name, False, found, str(error))
+    except Exception as error:
+        return Verdict(wanted.name, False, found, f"{wanted.name} failed its test run: {error!r}")
+    return Verdict(wanted.name, True, found, "")
+
+
+def _run_shipped_model(wanted: Backend) -> None:
+    for bundle in map(load_bundle, shipped_models()):
+        artifact = bundle.find(wanted.format, "fp32")
+        if artifact is None:
+            continue
+        width, height = min(artifact.input_sizes, default=_SMALL)
+        options = RuntimeOptions(
+            input_size=(width, height),
+            input_sizes=artifact.input_sizes,
+            exact=False,
+            threads=1,
+            cache_key=artifact.sha256,
+        )
+        runtime = load(wanted.name, bundle.open(artifact), options)
+        runtime.infer(np.zeros((1, height, width, 3), np.uint8))
+        runtime.close()
+        return
+
+
+def _installed_version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _recall(key: tuple[object, ...]) -> Verdict | None:
+    try:
+        return Verdict(**json.loads(cache.recall("probe", *key) or b""))
+    except (TypeError, ValueError):
+        return None
