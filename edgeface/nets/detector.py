@@ -17,7 +17,10 @@ class DetectorNet(nn.Module):
     Attributes:
         anchors: geometry that the head's outputs are relative to.
         preset: name of the preset that built it.
+        mean: BGR mean that is subtracted from the pictures.
     """
+
+    _mean: torch.Tensor
 
     def __init__(
         self,

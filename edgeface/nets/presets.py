@@ -18,7 +18,7 @@ from edgeface.nets.necks.fpn import FeaturePyramid
 PresetFunction = Callable[[], DetectorNet]
 _PRESETS: dict[str, PresetFunction] = {}
 
-# Two sizes per cell on P3 to P5: the light variant of section 4.5, retinaface.txt.
+# Two sizes per cell on P3 to P5: the light variant of section 4.8, retinaface.txt.
 LIGHT_ANCHORS = AnchorSpec(
     (
         AnchorLevel(8, (16.0, 32.0)),

@@ -1,0 +1,1 @@
+"""Training: labels, cache, augmentation, matching, losses and the loop (torch)."""

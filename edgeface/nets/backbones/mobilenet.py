@@ -1,4 +1,4 @@
-"""MobileNetV1 at a quarter of its width: RetinaFace's light backbone (section 4.5, retinaface.txt).
+"""MobileNetV1 at a quarter of its width: RetinaFace's light backbone (section 4.8, retinaface.txt).
 
 Stage names and layer order follow the ImageNet checkpoint that RetinaFace users know, so that it
 loads without renaming.

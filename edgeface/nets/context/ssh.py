@@ -1,4 +1,4 @@
-"""SSH's context module (Najibi et al. 2017), independent per level in RetinaFace (section 3.2)."""
+"""SSH's context module (Najibi et al. 2017), independent per level in RetinaFace (section 4.2)."""
 
 from __future__ import annotations
 

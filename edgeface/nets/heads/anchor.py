@@ -1,4 +1,4 @@
-"""RetinaFace's loss head: 1x1 convolutions on every level (section 3.2, retinaface.txt)."""
+"""RetinaFace's loss head: 1x1 convolutions on every level (section 4.2, retinaface.txt)."""
 
 from __future__ import annotations
 
@@ -52,13 +52,9 @@ class LevelHead(nn.Module):
         """Replace the two class channels of each anchor by their difference: the face's logit."""
         old = self.classes
         new = nn.Conv2d(old.in_channels, self.anchors_per_cell, 1)
-        weight = old.weight.unflatten(0, (self.anchors_per_cell, 2))
-        new.weight.copy_(weight[:, 1] - weight[:, 0])
-        if old.bias is None:
-            raise ValueError("expected a class convolution with a bias")
-        bias = old.bias.unflatten(0, (self.anchors_per_cell, 2))
-        if new.bias is not None:
-            new.bias.copy_(bias[:, 1] - bias[:, 0])
+        new.weight.copy_(old.weight[1::2] - old.weight[0::2])
+        if old.bias is not None and new.bias is not None:
+            new.bias.copy_(old.bias[1::2] - old.bias[0::2])
         self.classes = new
 
 

@@ -1,4 +1,4 @@
-"""Feature pyramid (Lin et al. 2017), as RetinaFace uses it (section 3.2, retinaface.txt)."""
+"""Feature pyramid (Lin et al. 2017), as RetinaFace uses it (section 4.2, retinaface.txt)."""
 
 from __future__ import annotations
 

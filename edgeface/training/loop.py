@@ -1,0 +1,268 @@
+"""The training loop: one process on a CPU or GPU, or several under ``torchrun``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import torch
+from torch import distributed, nn
+from torch.utils.data import DataLoader, Sampler
+
+from edgeface.errors import TrainingError
+from edgeface.nets import DetectorNet
+from edgeface.training.checkpoint import (
+    LAST,
+    AveragedWeights,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+)
+from edgeface.training.dataset import Batch, FaceDataset, Root, collate
+from edgeface.training.log import LogRow, TrainingLog
+from edgeface.training.losses import BatchTargets, Losses, multitask_loss
+from edgeface.training.recipe import Phase, Recipe
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run is executed; what it learns is the recipe's.
+
+    Attributes:
+        output: folder of the checkpoint, weights, recipe, log and plot.
+        resume: go on from the folder's checkpoint.
+        weights: initial weights of the net or of its backbone, in safetensors form.
+        device: "cpu", "cuda" or "cuda:N".
+        workers: processes that make samples; 0 makes them in the training process.
+        compiled: run the net through ``torch.compile``.
+        save_minutes: time between checkpoints.
+        log_steps: steps between rows of the log.
+    """
+
+    output: Path
+    resume: bool = False
+    weights: Path | None = None
+    device: str = "cpu"
+    workers: int = 1
+    compiled: bool = False
+    save_minutes: float = 5.0
+    log_steps: int = 20
+
+
+class _Numbers(Sampler[list[int]]):
+    """Batches of consecutive sample numbers, this process's share of each step."""
+
+    def __init__(self, first_sample: int, first_step: int, phase: Phase, world: int, rank: int):
+        self._steps = range(first_step, phase.steps)
+        self._first_sample, self._batch = first_sample, phase.batch
+        self._rank, self._share = rank, phase.batch // world
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in self._steps:
+            start = self._first_sample + step * self._batch + self._rank * self._share
+            yield list(range(start, start + self._share))
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+
+def train(
+    net: DetectorNet,
+    roots: Sequence[Root],
+    recipe: Recipe,
+    settings: Settings,
+    on_checkpoint: Callable[[DetectorNet, int], dict[str, float]] | None = None,
+    progress: Callable[[int, int, str], None] = lambda _done, _all, _text: None,
+) -> DetectorNet:
+    """Train a net and return it with its averaged weights.
+
+    Args:
+        net: the preset to train; changed in place.
+        roots: pictures and their weights in the mix.
+        recipe: what to do.
+        settings: where and how to do it.
+        on_checkpoint: called with the averaged net and the step at every checkpoint; the figures
+            it returns go to the log.
+        progress: called after each logged step with steps done, all steps and a line of text.
+
+    Raises:
+        TrainingError: bad recipe or checkpoint, or a loss that is not finite; the message names
+            the pictures of that batch, and the last checkpoint stays.
+    """
+    recipe.check(net.anchors.max_stride)
+    world, rank = _join_processes(settings.device)
+    for phase in recipe.phases:
+        if phase.batch % world:
+            raise TrainingError(
+                f"expected batches that {world} processes can share, got {phase.batch}"
+            )
+    torch.manual_seed(recipe.seed)
+    device = torch.device(settings.device)
+    if settings.weights is not None and not settings.resume:
+        load_weights(settings.weights, net)
+    net.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimizer = torch.optim.SGD(
+        _parameter_groups(net, recipe.weight_decay), lr=1.0, momentum=recipe.momentum
+    )
+    average = AveragedWeights(net, recipe.average)
+    start = 0
+    if settings.resume:
+        start = load_checkpoint(settings.output, net, average, optimizer, recipe.preset)
+    elif (settings.output / LAST).exists():
+        raise TrainingError(
+            f"expected a folder without a run in it, but {settings.output / LAST} exists; "
+            "resume that run or choose another folder"
+        )
+    settings.output.mkdir(parents=True, exist_ok=True)
+    recipe.save(settings.output / "recipe.json")
+    log = TrainingLog(settings.output, keep_until=start)
+
+    model: nn.Module = net
+    if world > 1:
+        model = nn.parallel.DistributedDataParallel(net)
+    if settings.compiled:
+        model = torch.compile(model)  # type: ignore[assignment]
+
+    def save(step: int) -> None:
+        save_checkpoint(settings.output, net, average, optimizer, step, recipe.preset)
+        figures: dict[str, float] = {}
+        if on_checkpoint is not None:
+            averaged = _averaged_copy(net, average)
+            figures = on_checkpoint(averaged, step)
+        log.checkpoint(step, figures)
+
+    saved = started = time.monotonic()
+    samples_done = 0
+    for step, phase, batch in _batches(net, roots, recipe, settings, start, world, rank):
+        learning_rate = recipe.learning_rate_at(step)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        losses = _losses(model, batch, recipe, device, world)
+        if not torch.isfinite(losses.total):
+            raise TrainingError(
+                f"expected a finite loss at step {step}, got {losses.total.item()}; look at these "
+                "pictures and their labels, or lower the learning rate: " + "; ".join(batch.sources)
+            )
+        optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(net.parameters(), recipe.clip)
+        optimizer.step()
+        average.update(net)
+        samples_done += phase.batch
+        done = step + 1
+        if rank == 0 and (done % settings.log_steps == 0 or done == recipe.steps):
+            speed = samples_done / (time.monotonic() - started)
+            row = LogRow(
+                step=done,
+                size=phase.size,
+                learning_rate=learning_rate,
+                loss=losses.total.item(),
+                classes=losses.classes.item(),
+                boxes=losses.boxes.item(),
+                landmarks=losses.landmarks.item(),
+                gradient_norm=norm.item(),
+                samples_per_second=speed,
+            )
+            log.step(row)
+            progress(done, recipe.steps, f"loss {row.loss:.3f}, {speed:.0f} samples/s")
+        if rank == 0 and (
+            done == recipe.steps or time.monotonic() - saved > settings.save_minutes * 60
+        ):
+            save(done)
+            saved = time.monotonic()
+    net.load_state_dict(average.state)
+    return net.eval()
+
+
+def _join_processes(device: str) -> tuple[int, int]:
+    """Join the other processes of ``torchrun``; returns their number and this one's rank."""
+    if not distributed.is_torchelastic_launched():
+        return 1, 0
+    if not distributed.is_initialized():
+        distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    return distributed.get_world_size(), distributed.get_rank()
+
+
+def _parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Weight decay for convolutions only, not for biases and batch norms."""
+    weights = [p for p in net.parameters() if p.ndim > 1]
+    others = [p for p in net.parameters() if p.ndim <= 1]
+    return [
+        {"params": weights, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+
+
+def _averaged_copy(net: DetectorNet, average: AveragedWeights) -> DetectorNet:
+    import copy
+
+    averaged = copy.deepcopy(net)
+    averaged.load_state_dict(average.state)
+    return averaged.eval()
+
+
+def _batches(
+    net: DetectorNet,
+    roots: Sequence[Root],
+    recipe: Recipe,
+    settings: Settings,
+    start: int,
+    world: int,
+    rank: int,
+) -> Iterator[tuple[int, Phase, Batch]]:
+    """Yield (step, phase, batch) from the step ``start`` on."""
+    first_step = first_sample = 0
+    for phase in recipe.phases:
+        skipped = min(max(start - first_step, 0), phase.steps)
+        if skipped < phase.steps:
+            loader = DataLoader(
+                FaceDataset(roots, net.anchors, recipe, phase),
+                batch_sampler=_Numbers(first_sample, skipped, phase, world, rank),
+                num_workers=settings.workers,
+                collate_fn=collate,
+                worker_init_fn=_start_worker,
+                pin_memory=settings.device.startswith("cuda"),
+                prefetch_factor=4 if settings.workers else None,
+            )
+            for offset, batch in enumerate(loader):
+                yield first_step + skipped + offset, phase, batch
+        first_step += phase.steps
+        first_sample += phase.steps * phase.batch
+
+
+def _start_worker(_number: int) -> None:
+    """Keep OpenCV from starting a thread per core in each worker."""
+    cv2.setNumThreads(0)
+
+
+def _losses(
+    model: nn.Module, batch: Batch, recipe: Recipe, device: torch.device, world: int
+) -> Losses:
+    images = batch.images.to(device, non_blocking=True).permute(0, 3, 1, 2)
+    targets = BatchTargets(*(tensor.to(device, non_blocking=True) for tensor in batch.targets))
+    with torch.autocast(device.type, torch.bfloat16) if _has_bf16(device) else nullcontext():
+        outputs = model(images.float())
+    divisor = None
+    if world > 1:
+        divisor = torch.tensor(float(len(targets.positives)), device=device)
+        distributed.all_reduce(divisor)
+        divisor /= world
+    return multitask_loss(
+        outputs,
+        targets,
+        box_weight=recipe.box_weight,
+        landmark_weight=recipe.landmark_weight,
+        negatives_per_positive=recipe.negatives_per_positive,
+        divisor=divisor,
+    )
+
+
+def _has_bf16(device: torch.device) -> bool:
+    """Whether bf16 is faster than fp32 here: on GPUs, and on CPUs with bf16 instructions."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
