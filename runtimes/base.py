@@ -83,6 +83,7 @@ class Backend:
         packages: vendor packages that it runs on, the preferred one first.
         install: the command that installs the preferred one.
         format: artifact format that it loads.
+        note: what else a user should know before installing it.
     """
 
     name: str
@@ -90,10 +91,16 @@ class Backend:
     packages: tuple[str, ...]
     install: str
     format: str
+    note: str = ""
 
     def installed_package(self) -> str | None:
         """Name of the vendor package that is installed, found without importing it."""
         return next((package for package in self.packages if find_spec(package)), None)
+
+    def missing(self) -> str:
+        """Say that no package is installed, and how to mend that."""
+        remedy = f"install it with: {self.install}{self.note and f' ({self.note})'}"
+        return f"the package '{self.packages[0]}' is not installed; {remedy}"
 
 
 BACKENDS = {
@@ -105,6 +112,7 @@ BACKENDS = {
             ("tensorrt",),
             "pip install 'edgeface[tensorrt]'",
             "onnx",
+            note="this release of edgeface finds TensorRT but builds no engines yet",
         ),
         Backend(
             "openvino",
@@ -164,8 +172,7 @@ def import_vendor(name: str, submodule: str = "") -> ModuleType:
     package = vendor.installed_package()
     if package is None:
         raise MissingDependencyError(
-            f"expected the package '{vendor.packages[0]}' for the backend '{name}', but it is not "
-            f"installed; install it with: {vendor.install}"
+            f"expected a package for the backend '{name}', but {vendor.missing()}"
         )
     try:
         return import_module(package + submodule)
@@ -176,14 +183,14 @@ def import_vendor(name: str, submodule: str = "") -> ModuleType:
         ) from error
 
 
-def check_graph(input_name: str, output_names: Collection[str]) -> None:
+def check_graph(input_names: Collection[str], output_names: Collection[str]) -> None:
     """Raise ModelIntegrityError where a graph is not one that postprocessing can read."""
     strange = [name for name in output_names if name.split("_")[0] not in OUTPUTS]
-    if input_name != INPUT or strange or not output_names:
+    if list(input_names) != [INPUT] or strange or not output_names:
         raise ModelIntegrityError(
             f"expected a graph from '{INPUT}' to {'_*, '.join(OUTPUTS)}_*, got one from "
-            f"'{input_name}' to {', '.join(output_names) or 'nothing'}; make the model with "
-            "'edgeface export'"
+            f"{', '.join(input_names)} to {', '.join(output_names) or 'nothing'}; "
+            "make the model with 'edgeface export'"
         )
 
 

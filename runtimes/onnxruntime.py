@@ -66,7 +66,7 @@ class OnnxRuntime:
 
     def __init__(self, session: Any, version: str, options: RuntimeOptions) -> None:
         self._outputs = [node.name for node in session.get_outputs()]
-        check_graph(session.get_inputs()[0].name, self._outputs)
+        check_graph([node.name for node in session.get_inputs()], self._outputs)
         self._session: Any = session
         self._options = options
         self._facts = {

@@ -63,8 +63,8 @@ class OpenVino:
     """
 
     def __init__(self, core: Any, model: Any, options: RuntimeOptions) -> None:
-        self._names = [output.any_name for output in model.outputs]
-        check_graph(model.inputs[0].any_name, self._names)
+        self._names = [port.any_name for port in model.outputs]
+        check_graph([port.any_name for port in model.inputs], self._names)
         self._core = core
         self._model = model
         self._options = options

@@ -70,13 +70,7 @@ def probe(name: str, timeout: float = 10.0, *, refresh: bool = False) -> Verdict
     wanted = backend(name)
     package = wanted.installed_package()
     if package is None:
-        return Verdict(
-            name,
-            False,
-            None,
-            f"the package '{wanted.packages[0]}' is not installed; install it with: "
-            f"{wanted.install}",
-        )
+        return Verdict(name, False, None, wanted.missing())
     installed = _installed_version(package)
     key = (name, package, installed, sys.version, __version__, cpu_signature())
     kept = None if refresh else _verdicts.get(key) or _recall(key)

@@ -77,7 +77,7 @@ class LiteRT:
 
     def __init__(self, runners: list[Any], options: RuntimeOptions) -> None:
         for runner in runners:
-            check_graph(*runner.get_input_details(), runner.get_output_details())
+            check_graph(runner.get_input_details(), runner.get_output_details())
         self._lock = Lock()
         self._runners: dict[Size | None, Any] = {_size(runner): runner for runner in runners}
         self._sizes = tuple(size for size in self._runners if size)

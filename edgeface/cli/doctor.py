@@ -1,0 +1,149 @@
+"""``edgeface doctor``: what runs on this machine, what does not, and how to mend it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import edgeface
+from edgeface.bundle import Artifact, Bundle, load_bundle, shipped_models
+from edgeface.errors import EdgeFaceError, ModelIntegrityError
+from edgeface.hardware import Host, host
+from edgeface.runtimes.base import BACKENDS
+from edgeface.runtimes.probe import Verdict, probe
+from edgeface.selection import rank
+
+INPUT_SIZE = 640
+EPILOG = """\
+Every backend is tried anew in a process of its own: a library that crashes or hangs is reported.
+
+exit codes:
+  0 a backend runs and the shipped models are intact · 1 otherwise
+"""
+
+Report = dict[str, Any]
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "doctor",
+        help="say which backends run on this machine, and why not the others",
+        description="Check this machine, its backends and the shipped models.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the report; return 1 where nothing runs or a shipped model is damaged."""
+    report = examine()
+    print(json.dumps(report, indent=2) if args.json else render(report))
+    return 0 if report["healthy"] else 1
+
+
+def examine() -> Report:
+    """Probe every backend anew and check every shipped model.
+
+    Returns:
+        The report as ``--json`` prints it: edgeface, python, machine, backends, models and healthy.
+        Each model holds its artifacts, and under "auto" the backends in the order that
+        ``Detector("auto")`` tries them.
+    """
+    machine = host()
+    verdicts = {name: probe(name, refresh=True) for name in BACKENDS}
+    models = [_model(name, machine, verdicts) for name in shipped_models()]
+    return {
+        "edgeface": edgeface.__version__,
+        "python": platform.python_version(),
+        "machine": {**asdict(machine), "flags": sorted(machine.flags)},
+        "backends": [_backend(verdict) for verdict in verdicts.values()],
+        "models": models,
+        "healthy": bool(models) and all(map(_is_healthy, models)),
+    }
+
+
+def render(report: Report) -> str:
+    """Lay the report out for people."""
+    machine = report["machine"]
+    facts = [
+        machine["board"] or machine["cpu"] or "unknown CPU",
+        f"{machine['system']} {machine['machine']}",
+        f"{machine['cores']} cores",
+        "NVIDIA driver" if machine["nvidia"] else "no NVIDIA driver",
+    ]
+    lines = [
+        f"edgeface {report['edgeface']}, Python {report['python']}",
+        ", ".join(facts),
+        "",
+        "Backends",
+        *(
+            f"  {one['name']:<12} {'runs' if one['available'] else '-':<5} "
+            f"{one['version'] or '':<9} {one['reason']}".rstrip()
+            for one in report["backends"]
+        ),
+        "",
+        "Models",
+    ]
+    for model in report["models"]:
+        lines.append(f"  {model['name']}  {model['problem'] or ''}".rstrip())
+        lines += [
+            f"    {one['format']:<11} {one['precision']:<5} {one['problem'] or 'intact'}"
+            for one in model["artifacts"]
+        ]
+        usable = [one for one in model["auto"] if one["usable"]]
+        lines += [
+            f"    auto {place}: {one['backend']:<12} {one['file']}, {one['reason']}"
+            for place, one in enumerate(usable, 1)
+        ]
+        lines += [] if usable else ["    auto: nothing runs it; mend a backend above"]
+    lines += [] if report["models"] else ["  none: reinstall edgeface"]
+    return "\n".join(lines)
+
+
+def _backend(verdict: Verdict) -> Report:
+    remedy = None if verdict.available else BACKENDS[verdict.name].install
+    return {**asdict(verdict), "install": remedy}
+
+
+def _model(name: str, machine: Host, verdicts: Mapping[str, Verdict]) -> Report:
+    try:
+        bundle = load_bundle(name)
+    except EdgeFaceError as error:
+        return {"name": name, "problem": str(error), "artifacts": [], "auto": []}
+    candidates = rank(machine, verdicts, bundle, "auto", INPUT_SIZE)
+    return {
+        "name": name,
+        "problem": None,
+        "artifacts": [
+            {**asdict(artifact), "problem": _damage(bundle, artifact)}
+            for artifact in bundle.artifacts
+        ],
+        "auto": [
+            {
+                "backend": candidate.backend,
+                "usable": candidate.artifact is not None,
+                "file": candidate.artifact.file if candidate.artifact else None,
+                "reason": candidate.reason,
+            }
+            for candidate in candidates
+        ],
+    }
+
+
+def _damage(bundle: Bundle, artifact: Artifact) -> str | None:
+    try:
+        bundle.open(artifact)
+    except ModelIntegrityError as error:
+        return str(error)
+    return None
+
+
+def _is_healthy(model: Report) -> bool:
+    damaged = model["problem"] or any(one["problem"] for one in model["artifacts"])
+    return not damaged and any(one["usable"] for one in model["auto"])
