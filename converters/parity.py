@@ -1,0 +1,227 @@
+"""Do the exported artifacts compute what torch computes? Tensor by tensor, and face by face."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeface.anchors import AnchorSpec
+from edgeface.converters.report import (
+    MIN_IOU,
+    BackendParity,
+    FaceParity,
+    ParityReport,
+    TensorParity,
+)
+from edgeface.errors import (
+    BackendUnavailableError,
+    ConversionError,
+    EdgeFaceError,
+    MissingDependencyError,
+)
+from edgeface.evaluation.average_precision import box_iou
+from edgeface.faces import Faces
+from edgeface.postprocess import postprocess
+from edgeface.preprocess import Letterbox, letterbox
+from edgeface.runtimes.base import BACKENDS, Outputs, RuntimeOptions, load
+
+if TYPE_CHECKING:
+    from edgeface.nets import DetectorNet
+
+Picture: TypeAlias = NDArray[np.uint8]
+Size: TypeAlias = tuple[int, int]
+
+NMS_THRESHOLD = 0.4
+CANDIDATES = slice(30, 60)
+# Neither square nor a size that a converter traces; the first is padded on both sides.
+PROBE_SIZES: tuple[Size, ...] = ((333, 250), (224, 416))
+
+
+def pad_value(net: DetectorNet) -> tuple[int, int, int]:
+    """BGR value outside the picture in a letterboxed frame: the net's mean."""
+    blue, green, red = (round(value) for value in net.mean)
+    return blue, green, red
+
+
+def probe_pictures(seed: int = 0) -> list[Picture]:
+    """Pictures that no export has seen: smooth random blobs under fine noise, BGR uint8."""
+    rng = np.random.default_rng(seed)
+    pictures = []
+    for size in PROBE_SIZES:
+        blobs = rng.uniform(0, 255, (9, 9, 3)).astype(np.float32)
+        smooth = cv2.resize(blobs, size, interpolation=cv2.INTER_CUBIC)
+        noisy = smooth + rng.normal(0, 12, smooth.shape)
+        pictures.append(np.clip(noisy, 0, 255).astype(np.uint8))
+    return pictures
+
+
+def check_parity(
+    net: DetectorNet,
+    artifacts: Mapping[str, bytes],
+    *,
+    input_sizes: Mapping[str, Sequence[Size]] | None = None,
+    pictures: Sequence[Picture] | None = None,
+) -> ParityReport:
+    """Compare every backend that can load one of the artifacts with torch.
+
+    Faces are compared among the best few dozen anchors of each picture, whatever their scores, so
+    that pictures without a face serve as well.
+
+    Args:
+        net: the trained net.
+        artifacts: content of the files, by format ("onnx", "tflite").
+        input_sizes: (width, height) pairs of static files, by format.
+        pictures: BGR uint8 (H, W, 3); default: ``probe_pictures()``.
+
+    Raises:
+        MissingDependencyError: torch is not installed.
+        ConversionError: a backend rejects a file, or fails while it runs one.
+    """
+    pictures = probe_pictures() if pictures is None else pictures
+    compared, skipped = [], {}
+    for backend in BACKENDS.values():
+        if backend.format not in artifacts:
+            continue
+        sizes = tuple((input_sizes or {}).get(backend.format, ()))
+        frames = [_letterbox(net, picture, sizes) for picture in pictures]
+        try:
+            version, outputs = _run(
+                backend.name, artifacts[backend.format], sizes, [frame for frame, _ in frames]
+            )
+        except (MissingDependencyError, BackendUnavailableError) as error:
+            skipped[backend.name] = str(error)
+            continue
+        expected = torch_outputs(net, [frame for frame, _ in frames])
+        compared.append(
+            BackendParity(
+                f"{backend.name} {version}",
+                compare_tensors(expected, outputs),
+                compare_faces(net.anchors, expected, outputs, [place for _, place in frames]),
+            )
+        )
+    return ParityReport(tuple(compared), skipped)
+
+
+def torch_outputs(net: DetectorNet, frames: Sequence[Picture]) -> list[dict[str, NDArray[np.float32]]]:
+    """Run the deployment form of a net in torch on uint8 (1, H, W, 3) frames."""
+    import torch
+
+    from edgeface.nets.export import ExportGraph, output_names
+
+    graph, names = ExportGraph(net), output_names(net.anchors)
+    with torch.inference_mode():
+        return [
+            {name: tensor.numpy() for name, tensor in zip(names, graph(torch.from_numpy(frame)), strict=True)}
+            for frame in frames
+        ]
+
+
+def compare_tensors(
+    expected: Sequence[Outputs], outputs: Sequence[Outputs]
+) -> tuple[TensorParity, ...]:
+    """Compare the outputs for the same frames, in the order of the expected ones' names.
+
+    Raises:
+        ConversionError: an output is missing or has another shape.
+    """
+    results = []
+    for name in expected[0]:
+        signal = noise = largest = 0.0
+        for one, other in zip(expected, outputs, strict=True):
+            got = other.get(name)
+            if got is None or got.shape != one[name].shape:
+                shape = "nothing" if got is None else str(got.shape)
+                raise ConversionError(f"expected {name} of shape {one[name].shape}, got {shape}")
+            difference = one[name].astype(np.float64) - got
+            signal += float(np.square(one[name], dtype=np.float64).sum())
+            noise += float(np.square(difference).sum())
+            largest = max(largest, float(np.abs(difference).max()))
+        snr = np.inf if noise == 0 else 10 * np.log10(max(signal, np.finfo(float).tiny) / noise)
+        results.append(TensorParity(name, largest, float(snr)))
+    return tuple(results)
+
+
+def compare_faces(
+    anchors: AnchorSpec,
+    expected: Sequence[Outputs],
+    outputs: Sequence[Outputs],
+    places: Sequence[Letterbox],
+) -> FaceParity:
+    """Compare the faces that postprocessing makes of the outputs for the same frames."""
+    total = matched = extra = 0
+    least, farthest = 1.0, 0.0
+    for one, other, place in zip(expected, outputs, places, strict=True):
+        threshold = _clear_threshold(one)
+        wanted, found = (_faces(values, anchors, place, threshold) for values in (one, other))
+        iou = box_iou(wanted.boxes, found.boxes)
+        total += len(wanted)
+        extra += int((iou.max(0, initial=0) < MIN_IOU).sum())
+        pairs = [(row, int(iou[row].argmax())) for row in range(len(wanted)) if len(found)]
+        for row, column in pairs:
+            if iou[row, column] < MIN_IOU:
+                continue
+            matched += 1
+            least = min(least, float(iou[row, column]))
+            if wanted.landmarks is not None and found.landmarks is not None:
+                apart = np.linalg.norm(wanted.landmarks[row] - found.landmarks[column], axis=1)
+                farthest = max(farthest, float(apart.max()))
+    return FaceParity(total, matched, extra, least, farthest)
+
+
+def _letterbox(
+    net: DetectorNet, picture: Picture, sizes: Sequence[Size]
+) -> tuple[Picture, Letterbox]:
+    return letterbox(
+        picture, None, stride=net.anchors.max_stride, pad_value=pad_value(net), allowed=sizes
+    )
+
+
+def _run(
+    name: str, data: bytes, sizes: tuple[Size, ...], frames: Sequence[Picture]
+) -> tuple[str, list[Outputs]]:
+    key = f"parity-{hashlib.sha256(data).hexdigest()}"
+    options = RuntimeOptions(None, sizes, exact=True, threads=1, cache_key=key)
+    try:
+        runtime = load(name, data, options)
+        try:
+            outputs = [
+                {key: value.copy() for key, value in runtime.infer(frame).items()}
+                for frame in frames
+            ]
+            return runtime.describe()["version"], list(outputs)
+        finally:
+            runtime.close()
+    except (MissingDependencyError, BackendUnavailableError):
+        raise
+    except EdgeFaceError as error:
+        raise ConversionError(
+            f"expected '{name}' to run the exported graph, got: {error}"
+        ) from error
+
+
+def _faces(outputs: Outputs, anchors: AnchorSpec, place: Letterbox, threshold: float) -> Faces:
+    return postprocess(
+        outputs,
+        anchors,
+        place,
+        score_threshold=threshold,
+        nms_threshold=NMS_THRESHOLD,
+        max_faces=None,
+    )
+
+
+def _clear_threshold(outputs: Outputs) -> float:
+    """Score in the widest gap between neighbours in rank, so that rounding lets none cross it."""
+    logits = np.concatenate(
+        [value.reshape(-1) for name, value in outputs.items() if name.startswith("logit")]
+    )
+    ranked = np.sort(logits)[::-1][CANDIDATES]
+    widest = int(np.argmax(ranked[:-1] - ranked[1:]))
+    middle = float(ranked[widest : widest + 2].mean())
+    return 1 / (1 + math.exp(-middle))
