@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -26,3 +33,79 @@ def astronaut() -> NDArray[np.uint8]:
     image = skimage.astronaut()[..., ::-1].copy()
     image.setflags(write=False)
     return image
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from a copy of the sources, so that no build folder stays behind."""
+    root = Path(__file__).parents[1]
+    sources, target = tmp_path_factory.mktemp("sources"), tmp_path_factory.mktemp("wheel")
+    for name in ("edgeface", "runtimes", "converters", "calibration"):
+        shutil.copytree(
+            root / name, sources / name, ignore=shutil.ignore_patterns("__pycache__", ".*")
+        )
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / name, sources)
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--wheel-dir", str(target), str(sources)], check=True)
+    return next(target.glob("edgeface-*.whl"))
+
+
+@pytest.fixture(scope="session")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds the package as an installed wheel lays it out, and nothing else."""
+    folder = tmp_path_factory.mktemp("installed")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+@pytest.fixture
+def make_wider(tmp_path: Path) -> Callable[..., Path]:
+    """Build a small copy of WIDER FACE's validation set: three pictures in two events.
+
+    ``make_wider(images=..., mats=..., picture=..., faces=...)`` takes the two folders, the BGR
+    picture to store and the faces, {(event, name): [(x, y, width, height, easy, medium, hard)]}.
+    """
+    scipy_io = pytest.importorskip("scipy.io")
+    three = {
+        ("0--A", "a_1"): [(10, 20, 30, 40, 1, 1, 1), (50, 5, 8, 9, 0, 0, 1)],
+        ("0--A", "a_2"): [(30, 30, 4, 4, 0, 0, 0)],
+        ("1--B", "b_1"): [(0, 0, 20, 30, 1, 1, 1)],
+    }
+
+    def column(values: Sequence[Any]) -> NDArray[np.object_]:
+        cells = np.empty((len(values), 1), object)
+        cells[:, 0] = values
+        return cells
+
+    def make(
+        images: str = "images",
+        mats: str = "ground_truth",
+        picture: NDArray[np.uint8] | None = None,
+        faces: Mapping[tuple[str, str], Sequence[tuple[int, ...]]] = three,
+    ) -> Path:
+        root = tmp_path / "wider"
+        (root / mats).mkdir(parents=True, exist_ok=True)
+        for event, name in faces:
+            (root / images / event).mkdir(parents=True, exist_ok=True)
+            pixels = np.zeros((80, 100, 3), np.uint8) if picture is None else picture
+            cv2.imwrite(str(root / images / event / f"{name}.png"), pixels)
+        rows = {key: np.array(values) for key, values in faces.items()}
+        events = sorted({event for event, _ in faces})
+
+        def cells(content: Callable[[str, str], Any]) -> NDArray[np.object_]:
+            return column([column([content(*key) for key in faces if key[0] == e]) for e in events])
+
+        val = {
+            "event_list": column(events),
+            "file_list": cells(lambda _, name: name),
+            "face_bbx_list": cells(lambda *key: rows[key][:, :4].astype(np.int32)),
+        }
+        scipy_io.savemat(root / mats / "wider_face_val.mat", val)
+        for index, subset in enumerate(("easy", "medium", "hard"), 4):
+            kept = cells(lambda *key, i=index: (np.flatnonzero(rows[key][:, i]) + 1)[:, None])
+            scipy_io.savemat(root / mats / f"wider_{subset}_val.mat", {"gt_list": kept})
+        return root
+
+    return make
