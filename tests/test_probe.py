@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeface.errors import InvalidOptionError
+from edgeface.runtimes import probe as module
+from edgeface.runtimes.base import BACKENDS
+from edgeface.runtimes.probe import Verdict, probe
+
+# TensorRT stands for any vendor: it is never installed here, so that a fake takes its name.
+FAKE = "tensorrt"
+Fake = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(module, "_verdicts", {})
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
+    """Write a fake vendor package, as pip would install it."""
+    site = tmp_path / "site"
+
+    def write(code: str, release: str = "1.0") -> None:
+        (site / FAKE).mkdir(parents=True, exist_ok=True)
+        (site / FAKE / "__init__.py").write_text(code)
+        for old in site.glob("*.dist-info/METADATA"):
+            old.unlink()
+            old.parent.rmdir()
+        info = site / f"{FAKE}-{release}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {FAKE}\nVersion: {release}\n")
+        importlib.invalidate_caches()
+
+    monkeypatch.syspath_prepend(str(site))
+    return write
+
+
+@pytest.fixture
+def spawned(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Every subprocess that the probe starts."""
+    calls: list[Any] = []
+    original = subprocess.run
+
+    def run(command: list[str], **options: Any) -> Any:
+        calls.append(command)
+        return original(command, **options)
+
+    monkeypatch.setattr(module.subprocess, "run", run)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [("onnxruntime", "onnxruntime"), ("openvino", "openvino"), ("tflite", "ai-edge-litert")],
+)
+def test_an_installed_backend_is_available(name: str, package: str) -> None:
+    assert probe(name, timeout=60) == Verdict(name, True, version(package), "")
+
+
+def test_an_absent_package_needs_no_subprocess(
+    spawned: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeface.runtimes.base.find_spec", lambda name: None)
+    for name, backend in BACKENDS.items():
+        verdict = probe(name)
+        assert not verdict.available
+        assert "not installed" in verdict.reason
+        assert backend.install in verdict.reason
+    assert spawned == []
+
+
+def test_an_unknown_backend_is_refused() -> None:
+    with pytest.raises(InvalidOptionError, match=r"'onnxruntime'.*got 'cuda'"):
+        probe("cuda")
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "SIGILL (an illegal instr"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV (a segmentation"),
+        ("import os; os.abort()", "SIGABRT"),
+        ("import os; os._exit(7)", "code 7"),
+        ("import sys; sys.exit('bad licence')", "code 1: bad licence"),
+        ("raise ImportError('libnvinfer.so.10: no such file')", "libnvinfer.so.10"),
+        ("raise FileNotFoundError('nvinfer.dll')", "nvinfer.dll"),
+        ("", "__version__"),
+    ],
+)
+def test_a_vendor_that_fails_is_a_verdict(fake: Fake, code: str, reason: str) -> None:
+    fake(code)
+    verdict = probe(FAKE, timeout=60)
+    assert not verdict.available
+    assert reason in verdict.reason
+
+
+def test_a_hang_is_a_verdict(fake: Fake) -> None:
+    fake("import time; time.sleep(120)")
+    verdict = probe(FAKE, timeout=1.0)
+    assert verdict == Verdict(FAKE, False, "1.0", verdict.reason)
+    assert "hung" in verdict.reason
+    assert "within 1 s" in verdict.reason
+
+
+def test_noise_on_stdout_does_not_hide_the_verdict(fake: Fake) -> None:
+    fake("print('[TRT] loading'); __version__ = '10.1'")
+    reason = probe(FAKE, timeout=60).reason
+    assert "NVIDIA driver" in reason or "TensorRT 10.1" in reason
+
+
+def test_a_kept_verdict_starts_no_subprocess(spawned: list[Any]) -> None:
+    first = probe("onnxruntime", timeout=60)
+    module._verdicts.clear()
+    assert probe("onnxruntime") == first
+    assert len(spawned) == 1
+    probe("onnxruntime", timeout=60, refresh=True)
+    assert len(spawned) == 2
+
+
+def test_another_wheel_is_probed_again(fake: Fake, spawned: list[Any]) -> None:
+    fake("import os; os.abort()")
+    assert "SIGABRT" in probe(FAKE, timeout=60).reason
+    assert "SIGABRT" in probe(FAKE, timeout=60).reason
+    assert len(spawned) == 1
+    fake("raise ImportError('half installed')", release="2.0")
+    assert "half installed" in probe(FAKE, timeout=60).reason
+    assert len(spawned) == 2
+
+
+def test_another_cpu_is_probed_again(spawned: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    probe("onnxruntime", timeout=60)
+    monkeypatch.setattr(module, "cpu_signature", lambda: "Linux aarch64 Cortex-A76 asimddp")
+    probe("onnxruntime", timeout=60)
+    assert len(spawned) == 2
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"0" * 64 + b"\n{}"])
+def test_a_damaged_cache_is_ignored(
+    cache_folder: Path, spawned: list[Any], damage: bytes
+) -> None:
+    probe("onnxruntime", timeout=60)
+    [entry] = (cache_folder / "edgeface" / "probe").iterdir()
+    entry.write_bytes(damage)
+    module._verdicts.clear()
+    assert probe("onnxruntime", timeout=60).available
+    assert len(spawned) == 2
+
+
+def test_a_cache_entry_of_another_layout_is_ignored(spawned: list[Any]) -> None:
+    probe("onnxruntime", timeout=60)
+    [key] = module._verdicts
+    module.cache.remember("probe", *key, data=b'{"usable": true}')
+    module._verdicts.clear()
+    assert probe("onnxruntime", timeout=60).available
+    assert len(spawned) == 2
+
+
+def test_without_a_writable_cache_one_process_asks_once(
+    cache_folder: Path, spawned: list[Any]
+) -> None:
+    cache_folder.write_text("a file where the folder should be")
+    assert probe("onnxruntime", timeout=60).available
+    assert probe("onnxruntime", timeout=60).available
+    assert len(spawned) == 1
+
+
+@pytest.mark.parametrize(("attribute", "value"), [("frozen", True), ("executable", "")])
+def test_an_app_that_cannot_start_python_probes_itself(
+    attribute: str, value: object, spawned: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, attribute, value, raising=False)
+    assert probe("onnxruntime").available
+    assert spawned == []
