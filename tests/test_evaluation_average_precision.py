@@ -40,9 +40,9 @@ def test_false_positive_below_every_face_costs_nothing() -> None:
 
 def test_duplicate_counts_as_a_proposal_that_recalls_nothing() -> None:
     # recall 1/2 at precision 1, then 2/2 at precision 2/3
-    assert average_precision(
-        ([A, A, B], [0.9, 0.8, 0.4], [A, B], [True, True])
-    ) == pytest.approx(1 / 2 + 1 / 2 * 2 / 3)
+    assert average_precision(([A, A, B], [0.9, 0.8, 0.4], [A, B], [True, True])) == pytest.approx(
+        1 / 2 + 1 / 2 * 2 / 3
+    )
 
 
 def test_detection_on_an_ignored_face_does_not_count() -> None:
@@ -132,9 +132,7 @@ def test_agrees_with_a_literal_replay_of_the_protocol(seed: int) -> None:
 
 def random_pictures(
     random: np.random.Generator, ties: bool
-) -> tuple[
-    list[Detections], list[NDArray[np.float64]], dict[str, list[NDArray[np.bool_]]]
-]:
+) -> tuple[list[Detections], list[NDArray[np.float64]], dict[str, list[NDArray[np.bool_]]]]:
     """Crowded pictures with jittered, doubled and wrong boxes; some without faces or boxes."""
     detections, faces = [], []
     keep: dict[str, list[NDArray[np.bool_]]] = {"some": [], "all": [], "few": []}
@@ -168,7 +166,10 @@ def replay(
     lowest, highest = min(every), max(every)
     total = sum(bool(k) for mask in keep for k in mask)
     nearest = [
-        [max(((pixel_iou(box, face), -j) for j, face in enumerate(f)), default=None) for box in d[0]]
+        [
+            max(((pixel_iou(box, face), -j) for j, face in enumerate(f)), default=None)
+            for box in d[0]
+        ]
         for d, f in zip(detections, faces, strict=True)
     ]
     curve = []

@@ -7,16 +7,16 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeface.bundle import PRECISIONS, write_atomic
+from edgeface.bundle import write_atomic
 from edgeface.cli.files import check_writable
+from edgeface.cli.options import add_detector_options
 from edgeface.cli.progress import track
 from edgeface.errors import InvalidOptionError
 
 if TYPE_CHECKING:
     from edgeface.detector import Detector
-    from edgeface.evaluation.run import Report
+    from edgeface.evaluation.report import LandmarkReport, Report
 
-LONG_SIDE = 640
 EPILOG = """\
 examples:
   edgeface eval --data WIDER --long-side 640          the official easy/medium/hard AP
@@ -46,37 +46,30 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write every figure")
     parser.add_argument(
-        "--predictions", metavar="DIR", type=Path,
+        "--predictions",
+        metavar="DIR",
+        type=Path,
         help="score these EVENT/NAME.txt files in the official format instead of a model",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--save-predictions", metavar="DIR", type=Path, help="write detections in that format"
     )
 
-    detector = parser.add_argument_group("detector")
-    detector.add_argument(
-        "--model", metavar="NAME|DIR", default="retinaface_mobilenet025",
-        help="a shipped model or a bundle's folder (default: %(default)s)",
-    )  # fmt: skip
-    detector.add_argument(
-        "--backend", default="auto", metavar="NAME",
-        help="auto, onnxruntime, openvino, tflite or tensorrt (default: auto)",
-    )  # fmt: skip
-    detector.add_argument(
-        "--precision", default="auto", metavar="NAME",
-        help=f"auto, {', '.join(PRECISIONS)} (default: auto)",
-    )  # fmt: skip
+    detector = add_detector_options(parser)
     size = detector.add_mutually_exclusive_group()
     size.add_argument(
-        "--long-side", type=int, default=LONG_SIDE, metavar="PX",
+        "--long-side",
+        type=int,
+        default=640,
+        metavar="PX",
         help="shrink larger pictures to this long side (default: 640)",
-    )  # fmt: skip
+    )
     size.add_argument(
-        "--original", dest="long_side", action="store_const", const=None,
+        "--original",
+        dest="long_side",
+        action="store_const",
+        const=None,
         help="keep every picture's own size",
-    )  # fmt: skip
-    detector.add_argument(
-        "--threads", type=int, metavar="N", help="worker threads (default: the machine's cores)"
     )
 
 
@@ -105,18 +98,21 @@ def wider_accuracy(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
             "expected --predictions or --save-predictions, got both; predictions are only written "
             "where a model makes them"
         )
+    if args.save_predictions is not None:
+        check_writable("--save-predictions", args.save_predictions / "EVENT")
     dataset = load_wider(args.data, args.limit)
     if args.predictions is not None:
-        settings = {"predictions": str(args.predictions)}
+        settings: dict[str, Any] = {"predictions": str(args.predictions)}
+        title = f"predictions in {args.predictions}"
         detections = read_predictions(args.predictions, dataset)
     else:
         with open_detector(args) as detector:
-            settings = describe(args, detector)
+            settings, title = describe(args, detector)
             detections = detect(detector, track(dataset, "evaluating", unit="picture"))
     if args.save_predictions is not None:
         write_predictions(args.save_predictions, dataset, detections)
     report = score(detections, dataset)
-    return {**settings, **report.to_dict()}, headline(settings) + wider_tables(report)
+    return {**settings, **report.to_dict()}, f"{title}\n\n{wider_tables(report)}"
 
 
 def landmark_accuracy(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -133,13 +129,9 @@ def landmark_accuracy(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         )
     images = spread(read_labels(args.data).annotations, args.limit)
     with open_detector(args) as detector:
-        settings = describe(args, detector)
+        settings, title = describe(args, detector)
         report = evaluate_landmarks(detector, track(images, "evaluating", unit="picture"))
-    table = (
-        "| pictures | faces | found % | mean NME % | median NME % |\n|---|---|---|---|---|\n"
-        + report.to_markdown()
-    )
-    return {**settings, **report.to_dict()}, headline(settings) + table
+    return {**settings, **report.to_dict()}, f"{title}\n\n{landmark_table(report)}"
 
 
 def open_detector(args: argparse.Namespace) -> Detector:
@@ -159,21 +151,19 @@ def open_detector(args: argparse.Namespace) -> Detector:
     )
 
 
-def describe(args: argparse.Namespace, detector: Detector) -> dict[str, str]:
+def describe(args: argparse.Namespace, detector: Detector) -> tuple[dict[str, Any], str]:
     """What every table of accuracy must say: the model, what ran it, and the picture size."""
     chosen = detector.explain()
-    return {
+    size = "original size" if args.long_side is None else f"long side {args.long_side}"
+    settings = {
         "model": chosen.model,
-        "backend": chosen.backend,
         "precision": chosen.precision,
-        "size": "original size" if args.long_side is None else f"long side {args.long_side}",
-        **{f"runtime {name}": value for name, value in chosen.facts.items()},
+        "size": size,
+        "backend": chosen.backend,
+        "runtime": dict(chosen.facts),
     }
-
-
-def headline(settings: dict[str, str]) -> str:
-    """Return one line that says what was measured."""
-    return " · ".join(f"{name} {value}" for name, value in settings.items()) + "\n\n"
+    facts = ", ".join(f"{name} {value}" for name, value in chosen.facts.items())
+    return settings, f"{chosen.model} {chosen.precision} · {size} · {chosen.backend} ({facts})"
 
 
 def wider_tables(report: Report) -> str:
@@ -183,13 +173,21 @@ def wider_tables(report: Report) -> str:
         "|---|---|---|---|",
         report.to_markdown(),
         "",
-        f"{report.images} pictures, {report.faces} faces; recall by height in the original picture",
+        f"Pictures: {report.images}; faces of the hard subset: {report.faces}. Recall by height in "
+        "the original picture:",
         "",
         "| height px | faces | score ≥ 0.02 | score ≥ 0.5 |",
         "|---|---|---|---|",
+        *(row.to_markdown() for row in report.recall_by_height),
     ]
-    lines += [
-        f"| {row.label} | {row.faces} | {row.at_002:.3f} | {row.at_050:.3f} |"
-        for row in report.recall_by_height
+    return "\n".join(lines)
+
+
+def landmark_table(report: LandmarkReport) -> str:
+    """Landmark error as Markdown."""
+    lines = [
+        "| pictures | faces | found | mean NME % | median NME % |",
+        "|---|---|---|---|---|",
+        report.to_markdown(),
     ]
     return "\n".join(lines)

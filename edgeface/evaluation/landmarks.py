@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.errors import DatasetError
 from edgeface.evaluation.average_precision import MIN_IOU, box_iou
+from edgeface.evaluation.report import LandmarkReport
 from edgeface.evaluation.run import Predict
 from edgeface.faces import Faces
 from edgeface.imageio import read_image
@@ -38,37 +38,6 @@ class LabelledImage(Protocol):
     def landmarks(self) -> NDArray[np.float32]:
         """Landmarks of the labelled faces."""
         ...
-
-
-@dataclass(frozen=True)
-class LandmarkReport:
-    """Landmark accuracy over the labelled faces that were found.
-
-    Attributes:
-        images: pictures evaluated.
-        faces: faces with five labelled landmarks.
-        found: share of them with a detection at IoU 0.5 or more.
-        mean: mean over the found faces of the NME: the mean distance of the five points from
-            their labels, divided by sqrt(width * height) of the labelled box.
-        median: its median.
-    """
-
-    images: int
-    faces: int
-    found: float
-    mean: float
-    median: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, for JSON; None where no face was found."""
-        return {k: None if np.isnan(v) else v for k, v in asdict(self).items()}
-
-    def to_markdown(self) -> str:
-        """Return one row of a table: images, faces, found, mean and median NME in percent."""
-        return (
-            f"| {self.images} | {self.faces} | {100 * self.found:.1f} | {100 * self.mean:.2f} "
-            f"| {100 * self.median:.2f} |"
-        )
 
 
 def evaluate_landmarks(predict: Predict, images: Iterable[LabelledImage]) -> LandmarkReport:
