@@ -48,7 +48,7 @@ def _draw_face(canvas: NDArray[np.uint8], face: Face, unit: float) -> None:
     x1, y1, x2, y2 = _pixels(face.box)
     side = min(x2 - x1, y2 - y1)
     thickness = max(1, round(min(2 * unit, side / 20)))
-    cv2.rectangle(canvas, (x1, y1), (x2, y2), BOX_COLOR, thickness, cv2.LINE_AA)
+    cv2.rectangle(canvas, (x1, y1), (x2, y2), BOX_COLOR, thickness)
     if face.landmarks is not None:
         radius = max(1, round(min(3 * unit, side / 25)))
         for point, color in zip(_pixels(face.landmarks), LANDMARK_COLORS, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -62,7 +63,7 @@ def read_image(
     if isinstance(source, np.ndarray):
         return _from_array(source, color)
     if isinstance(source, (str, os.PathLike)):
-        return _from_file(Path(source), max_pixels)
+        return _from_file(Path(os.fsdecode(source)), max_pixels)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _decode(bytes(source), f"{len(source)} bytes", max_pixels)
     if hasattr(source, "mode") and hasattr(source, "convert"):
@@ -121,27 +122,41 @@ def _dtype_remedy(dtype: np.dtype[Any]) -> str:
     return "convert it to values 0..255 with .astype('uint8')"
 
 
-def _from_file(path: Path, max_pixels: int) -> NDArray[np.uint8]:
-    if not path.exists():
-        raise InvalidImageError(f"expected a picture file, but {path} does not exist")
-    if path.is_dir():
-        raise InvalidImageError(
-            f"expected a picture file, got the folder {path}; pass the files in it"
-        )
-    if not path.is_file():
-        raise InvalidImageError(f"expected a picture file, got the device or pipe {path}")
+def require_file(path: Path, kind: str) -> int:
+    """Return a file's size in bytes, or raise InvalidImageError where there is no plain file."""
     try:
-        size = path.stat().st_size
-        if size > 4 * max_pixels:
-            raise InvalidImageError(
-                f"expected a picture file of at most {4 * max_pixels} bytes, got {size} in {path}; "
-                "is it a video?"
-            )
-        return _decode(path.read_bytes(), str(path), max_pixels)
+        status = path.stat()
+    except FileNotFoundError as error:
+        raise InvalidImageError(
+            f"expected a {kind} file, but {path} does not exist; check the path"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InvalidImageError(
+            f"expected a {kind} file, but it cannot be read ({error}); check path and permissions"
+        ) from error
+    if stat.S_ISDIR(status.st_mode):
+        raise InvalidImageError(
+            f"expected a {kind} file, got the folder {path}; pass the files in it"
+        )
+    if not stat.S_ISREG(status.st_mode):
+        raise InvalidImageError(f"expected a {kind} file, got the device or pipe {path}")
+    return status.st_size
+
+
+def _from_file(path: Path, max_pixels: int) -> NDArray[np.uint8]:
+    size = require_file(path, "picture")
+    if size > 4 * max_pixels:
+        raise InvalidImageError(
+            f"expected a picture file of at most {4 * max_pixels} bytes, got {path} of {size}; "
+            "is it a video?"
+        )
+    try:
+        data = path.read_bytes()
     except OSError as error:
         raise InvalidImageError(
-            f"expected a readable picture file, got {error}; check its permissions"
+            f"expected a picture file, but it cannot be read ({error}); check its permissions"
         ) from error
+    return _decode(data, str(path), max_pixels)
 
 
 def _decode(data: bytes, name: str, max_pixels: int) -> NDArray[np.uint8]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.errors import InvalidImageError
+from edgeface.imageio import require_file
 
 
 class Video:
@@ -30,11 +31,11 @@ class Video:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
-            raise InvalidImageError(f"expected a video file, but {self.path} is no file")
+        require_file(self.path, "video")
         self._capture = cv2.VideoCapture(str(self.path))
-        whole, self._next = self._capture.read()
-        if not whole:
+        self._next: NDArray[np.uint8] | None = None
+        self._advance()
+        if self._next is None:
             self.close()
             raise InvalidImageError(
                 f"expected a video that OpenCV can decode, got {self.path}; "
@@ -46,10 +47,14 @@ class Video:
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         """Yield each frame, BGR uint8 (height, width, 3)."""
-        whole, frame = True, self._next
-        while whole:
-            yield np.asarray(frame, np.uint8)
-            whole, frame = self._capture.read()
+        while self._next is not None:
+            frame = self._next
+            self._advance()
+            yield frame
+
+    def _advance(self) -> None:
+        whole, frame = self._capture.read()
+        self._next = np.asarray(frame, np.uint8) if whole else None
 
     def close(self) -> None:
         """Close the file."""
@@ -68,9 +73,12 @@ class Video:
 
 
 def is_video(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a file holds more than one frame that OpenCV can decode."""
-    if not Path(path).is_file():
-        return False
+    """Tell whether a file holds more than one frame that OpenCV can decode.
+
+    Raises:
+        InvalidImageError: there is no such file.
+    """
+    require_file(Path(path), "video")
     capture = cv2.VideoCapture(str(path))
     try:
         return all(capture.read()[0] for _ in range(2))
