@@ -46,7 +46,7 @@ def to_onnx(net: DetectorNet) -> bytes:
     sizes = {0: Dim("batch"), 1: stride * Dim("rows"), 2: stride * Dim("columns")}
     try:
         with quiet():
-            program = torch.onnx.export(
+            program: Any = torch.onnx.export(
                 ExportGraph(net),
                 (sample,),
                 dynamo=True,

@@ -108,7 +108,9 @@ def check_parity(
     return ParityReport(tuple(compared), skipped)
 
 
-def torch_outputs(net: DetectorNet, frames: Sequence[Picture]) -> list[dict[str, NDArray[np.float32]]]:
+def torch_outputs(
+    net: DetectorNet, frames: Sequence[Picture]
+) -> list[dict[str, NDArray[np.float32]]]:
     """Run the deployment form of a net in torch on uint8 (1, H, W, 3) frames."""
     import torch
 
@@ -117,7 +119,10 @@ def torch_outputs(net: DetectorNet, frames: Sequence[Picture]) -> list[dict[str,
     graph, names = ExportGraph(net), output_names(net.anchors)
     with torch.inference_mode():
         return [
-            {name: tensor.numpy() for name, tensor in zip(names, graph(torch.from_numpy(frame)), strict=True)}
+            {
+                name: tensor.numpy()
+                for name, tensor in zip(names, graph(torch.from_numpy(frame)), strict=True)
+            }
             for frame in frames
         ]
 

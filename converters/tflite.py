@@ -37,7 +37,11 @@ def to_tflite(net: DetectorNet, input_sizes: Sequence[tuple[int, int]] = ()) -> 
         ConversionError: litert-torch cannot convert the net.
     """
     for width, height in input_sizes:
-        if min(width, height) < 1 or width % net.anchors.max_stride or height % net.anchors.max_stride:
+        if (
+            min(width, height) < 1
+            or width % net.anchors.max_stride
+            or height % net.anchors.max_stride
+        ):
             raise InvalidOptionError(
                 f"expected input sizes in multiples of {net.anchors.max_stride} pixels, got "
                 f"{width}x{height}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,18 +12,21 @@ from edgeface.errors import ConversionError, ModelNotFoundError, missing_extra
 if TYPE_CHECKING:
     import torch
 
+    from edgeface.bundle import Bundle
     from edgeface.nets import DetectorNet
 
 StateDict = Mapping[str, "torch.Tensor"]
 BATCH_COUNTER = "num_batches_tracked"
+WRAPPERS = ("average", "state_dict")
 SHOWN = 8
 
 
 def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     """Read a state dict from a ``.safetensors`` file or a torch checkpoint.
 
-    Torch files are read with ``weights_only=True``, so no code in them runs. A ``state_dict``
-    wrapper and ``module.`` prefixes (``DataParallel``) are taken off.
+    Torch files are read with ``weights_only=True``, so no code in them runs. Wrappers are taken
+    off: ``state_dict``, the averaged weights of edgeface's own training state, and ``module.``
+    prefixes (``DataParallel``).
 
     Raises:
         MissingDependencyError: torch or safetensors is not installed.
@@ -46,8 +50,9 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
             f"file that cannot be read as one ({_first_line(error)}); save it again with "
             "torch.save(model.state_dict(), path)"
         ) from error
-    while isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
+    for wrapper in WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
     if (
         not isinstance(content, dict)
         or not content
@@ -58,6 +63,34 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
             "save it again with torch.save(model.state_dict(), path)"
         )
     return {key.removeprefix("module."): tensor for key, tensor in content.items()}
+
+
+def read_bundle_weights(bundle: Bundle) -> dict[str, torch.Tensor]:
+    """Read the weights that a bundle holds, after checking their hash.
+
+    Raises:
+        MissingDependencyError: torch or safetensors is not installed.
+        ModelNotFoundError: the bundle holds no weights.
+        ModelIntegrityError: they are damaged.
+    """
+    artifact = bundle.find("safetensors", "fp32")
+    if artifact is None:
+        raise ModelNotFoundError(
+            f"expected a bundle with its weights (safetensors, fp32), got '{bundle.path}', which "
+            "has none; export from the checkpoint instead"
+        )
+    content = bundle.open(artifact)
+    _libraries()
+    from safetensors.torch import load
+
+    state: dict[str, torch.Tensor] = load(content)
+    return state
+
+
+def describe_source(path: str | Path) -> dict[str, str]:
+    """Return metadata that names a checkpoint: its file name and sha256."""
+    path = Path(path)
+    return {"source": path.name, "source_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def load_weights(preset: str, state: StateDict) -> DetectorNet:
@@ -83,7 +116,9 @@ def load_weights(preset: str, state: StateDict) -> DetectorNet:
     net = build(preset)
     wanted = {key: value for key, value in net.state_dict().items() if BATCH_COUNTER not in key}
     given = {key: value for key, value in state.items() if BATCH_COUNTER not in key}
-    problems = [f"missing {_listed(wanted.keys() - given.keys())}"] if wanted.keys() - given else []
+    problems = []
+    if missing := wanted.keys() - given.keys():
+        problems.append(f"missing {_listed(missing)}")
     if unexpected := given.keys() - wanted.keys():
         problems.append(f"unexpected {_listed(unexpected)}")
     common = wanted.keys() & given.keys()

@@ -1,0 +1,150 @@
+"""``edgeface export``: weights to a bundle that every backend loads."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeface.bundle import load_bundle
+from edgeface.cli.progress import track
+from edgeface.converters.bundle import (
+    MODEL_CARD,
+    PRECISION,
+    TARGETS,
+    check_output,
+    convert,
+    write_bundle,
+)
+from edgeface.converters.weights import (
+    describe_source,
+    load_weights,
+    read_bundle_weights,
+    read_state_dict,
+)
+from edgeface.errors import InvalidOptionError
+
+if TYPE_CHECKING:
+    from edgeface.nets import DetectorNet
+
+EPILOG = """\
+examples:
+  edgeface export --checkpoint runs/first/weights.safetensors \\
+      --preset retinaface_mobilenet025 -o models/first
+  edgeface export --model retinaface_mobilenet025 --target tflite \\
+      --input-size 320x240 -o models/static      a static graph, for NPU and GPU delegates
+
+Every graph is compared with torch on pictures that the export has not seen, on each backend that
+is installed; where one differs, nothing is written.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "export",
+        help="convert weights to ONNX and TFLite",
+        description="Convert weights to ONNX and TFLite: a bundle for Detector(model=...).",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--model", metavar="NAME|DIR", help="a shipped model or a bundle that holds its weights"
+    )
+    source.add_argument(
+        "--checkpoint", metavar="FILE", type=Path,
+        help="weights of a training run (.safetensors or .pt); needs --preset",
+    )  # fmt: skip
+    parser.add_argument("--preset", help="net that the checkpoint belongs to")
+    parser.add_argument(
+        "--target", choices=(*TARGETS, "all"), default="all", help="format (default: all)"
+    )
+    parser.add_argument(
+        "--precision", default=PRECISION, metavar="NAME", help="precision (default: %(default)s)"
+    )  # fmt: skip
+    parser.add_argument(
+        "--input-size", metavar="WxH", action="append", default=[],
+        help="make the TFLite graph static for this size; repeat for several in one file "
+        "(default: any size)",
+    )  # fmt: skip
+    add_output_options(parser)
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Add --name, --output and --force."""
+    parser.add_argument("--name", help="name of the model (default: the output folder's)")
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", type=Path, required=True, help="folder of the bundle"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="replace a bundle that is already there"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export, print the comparison with torch, and name the bundle."""
+    if args.precision != PRECISION:
+        raise InvalidOptionError(f"expected --precision {PRECISION}, got '{args.precision}'")
+    targets = TARGETS if args.target == "all" else (args.target,)
+    input_sizes = [parse_size(size) for size in args.input_size]
+    if input_sizes and "tflite" not in targets:
+        raise InvalidOptionError(
+            f"expected --input-size with the target tflite, got --target {args.target}, whose "
+            "graph takes any size; drop --input-size"
+        )
+    check_output(args.output, args.force)
+    if args.model is not None:
+        if args.preset is not None:
+            raise InvalidOptionError(
+                f"expected --preset only with --checkpoint, got '{args.preset}' with --model; "
+                "drop it, the model knows its preset"
+            )
+        bundle = load_bundle(args.model)
+        net = load_weights(bundle.preset, read_bundle_weights(bundle))
+        card = bundle.path / MODEL_CARD
+        model_card = card.read_text("utf-8") if card.is_file() else None
+        export(args, net, bundle.metadata, targets, input_sizes, model_card)
+    elif args.preset is None:
+        raise InvalidOptionError(
+            "expected --preset with --checkpoint, got none; name the preset that it was trained as"
+        )
+    else:
+        net = load_weights(args.preset, read_state_dict(args.checkpoint))
+        export(args, net, describe_source(args.checkpoint), targets, input_sizes)
+    return 0
+
+
+def export(
+    args: argparse.Namespace,
+    net: DetectorNet,
+    metadata: Mapping[str, Any],
+    targets: Sequence[str] = TARGETS,
+    input_sizes: Sequence[tuple[int, int]] = (),
+    model_card: str | None = None,
+) -> None:
+    """Convert with progress, write the bundle that the options name, and print both results."""
+    conversion = convert(net, track(targets, "converting", unit="format"), input_sizes)
+    bundle = write_bundle(
+        args.name or args.output.absolute().name,
+        net,
+        conversion,
+        args.output,
+        metadata,
+        model_card=model_card,
+        force=args.force,
+    )
+    print(conversion.report.to_markdown())
+    for artifact in bundle.artifacts:
+        size = (bundle.path / artifact.file).stat().st_size / 1e6
+        print(f"{args.output / artifact.file}: {size:.2f} MB, sha256 {artifact.sha256}")
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read "640x480" as (width, height); raises InvalidOptionError for anything else."""
+    match = re.fullmatch(r"([1-9]\d*)[xX]([1-9]\d*)", text)
+    if match is None:
+        raise InvalidOptionError(f"expected --input-size as WIDTHxHEIGHT in pixels, got '{text}'")
+    return int(match[1]), int(match[2])
