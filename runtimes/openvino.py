@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from threading import Lock, local
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -43,10 +45,9 @@ def load(data: bytes, options: RuntimeOptions) -> OpenVino:
         BackendUnavailableError: it is installed but does not import.
         ModelIntegrityError: the graph cannot be loaded, or breaks the graph contract.
     """
-    core = import_vendor(_NAME).Core()
+    vendor = import_vendor(_NAME)
     try:
-        model = core.read_model(data)
-        runtime = OpenVino(core, model, options)
+        runtime = OpenVino(vendor, data, options)
         if options.input_size:
             width, height = options.input_size
             runtime.prepare((1, height, width, 3))
@@ -62,11 +63,14 @@ class OpenVino:
     shape, which takes a new shape at no cost, serves all others.
     """
 
-    def __init__(self, core: Any, model: Any, options: RuntimeOptions) -> None:
+    def __init__(self, vendor: ModuleType, data: bytes, options: RuntimeOptions) -> None:
+        core = vendor.Core()
+        model = core.read_model(data)
         self._names = [port.any_name for port in model.outputs]
         check_graph([port.any_name for port in model.inputs], self._names)
+        self._tensor = vendor.Tensor
         self._core = core
-        self._model = model
+        self._model: Any = model
         self._options = options
         self._config: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -94,7 +98,8 @@ class OpenVino:
             raise closed(_NAME)
         try:
             request = self._request(frames.shape)
-            values = request.infer([frames], share_inputs=True, share_outputs=True).values()
+            image = self._tensor(frames, shared_memory=frames.flags.writeable)
+            values = request.infer([image], share_outputs=True).values()
         except RuntimeError as error:
             raise failed(_NAME, frames, error) from error
         return dict(zip(self._names, values, strict=True))
@@ -134,6 +139,17 @@ class OpenVino:
                 pass
         model = self._model.clone()
         model.reshape(shape)
+        _check_reshapes(model)
         graph = self._core.compile_model(model, _DEVICE, self._config)
         cache.remember(_NAME, *key, data=graph.export_model().getvalue())
         return graph
+
+
+def _check_reshapes(model: Any) -> None:
+    """Raise RuntimeError where a graph's constants fit another frame size; OpenVINO would crash."""
+    for node in model.get_ops():
+        if node.get_type_name() == "Reshape":
+            source, target = (port.get_partial_shape() for port in (node.input(0), node.output(0)))
+            static = source.is_static and target.is_static
+            if static and prod(source.to_shape()) != prod(target.to_shape()):
+                raise RuntimeError(f"{node.friendly_name} would make {target} of {source}")
