@@ -72,7 +72,10 @@ class Explanation:
         }
         rows |= {name: value for name, value in self.facts.items() if name not in rows}
         lines = [f"{name:<12}{value}" for name, value in rows.items()]
-        lines += [f"not chosen  {other.backend}: {other.reason}" for other in self.others]
+        lines += [
+            f"{'could run' if other.artifact else 'cannot run':<12}{other.backend}: {other.reason}"
+            for other in self.others
+        ]
         return "\n".join(lines)
 
 
@@ -261,34 +264,33 @@ def _start(
     candidates = rank(host(), verdicts, bundle, precision, input_size)
     failures: dict[str, str] = {}
     for chosen in candidates:
-        name, artifact = chosen.backend, chosen.artifact
-        if artifact is None:
-            if not verdicts[name].available and find_backend(name).installed_package():
-                failures[name] = chosen.reason
+        if chosen.artifact is None:
+            if chosen.refusal is BackendUnavailableError:
+                failures[chosen.backend] = chosen.reason
             continue
-        data = bundle.open(artifact)
+        data = bundle.open(chosen.artifact)
         fitted = replace(
             options,
-            input_sizes=artifact.input_sizes,
-            cache_key=f"{bundle.name}-{artifact.sha256}",
+            input_sizes=chosen.artifact.input_sizes,
+            cache_key=f"{bundle.name}-{chosen.artifact.sha256}",
         )
         try:
-            runtime = load(name, data, fitted)
+            runtime = load(chosen.backend, data, fitted)
         except EdgeFaceError as error:
             if backend != "auto":
                 raise
-            failures[name] = str(error)
+            failures[chosen.backend] = str(error)
             continue
-        if failures and backend == "auto":
-            told = "; ".join(f"{failed}: {reason}" for failed, reason in failures.items())
-            warnings.warn(f"edgeface runs on '{name}', because {told}", stacklevel=4)
+        if failures:
+            told = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+            warnings.warn(f"edgeface runs on '{chosen.backend}', because {told}", stacklevel=3)
         others = tuple(
             replace(other, reason=failures.get(other.backend, other.reason))
             for other in candidates
             if other is not chosen
         )
-        return _Started(runtime, artifact, chosen, others)
-    raise _refusal(backend, verdicts, candidates, failures)
+        return _Started(runtime, chosen.artifact, chosen, others)
+    raise _refusal(backend, candidates, failures)
 
 
 def _probe_all() -> dict[str, Verdict]:
@@ -303,24 +305,18 @@ def _probe_named(name: str) -> Verdict:
 
 
 def _refusal(
-    backend: str,
-    verdicts: Mapping[str, Verdict],
-    candidates: Sequence[Candidate],
-    failures: Mapping[str, str],
+    backend: str, candidates: Sequence[Candidate], failures: Mapping[str, str]
 ) -> EdgeFaceError:
     """Build the error for when no candidate could be loaded."""
-    reasons = [
+    told = "; ".join(
         f"{other.backend}: {failures.get(other.backend, other.reason)}" for other in candidates
-    ]
-    if any(verdicts[other.backend].available for other in candidates) and not failures:
-        return ModelNotFoundError(
-            f"expected a model for backend '{backend}', got " + "; ".join(reasons)
-        )
-    if backend != "auto" and find_backend(backend).installed_package() is None:
-        return MissingDependencyError(f"expected the backend '{backend}', but " + reasons[0])
-    return BackendUnavailableError(
-        f"expected the backend '{backend}' to run here, but " + "; ".join(reasons)
     )
+    refusals = {other.refusal for other in candidates}
+    kinds: tuple[type[EdgeFaceError], ...] = (ModelNotFoundError, InvalidOptionError)
+    if backend != "auto":
+        kinds = (*kinds, MissingDependencyError)
+    kind = next((kind for kind in kinds if kind in refusals), BackendUnavailableError)
+    return kind(f"expected the backend '{backend}' to run this model here, but {told}")
 
 
 def _check_fraction(name: str, value: float) -> float:

@@ -6,6 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgeface.bundle import Artifact, Bundle, check_precision
+from edgeface.errors import (
+    BackendUnavailableError,
+    EdgeFaceError,
+    InvalidOptionError,
+    MissingDependencyError,
+    ModelNotFoundError,
+)
 from edgeface.hardware import Host
 from edgeface.runtimes.base import BACKENDS
 from edgeface.runtimes.probe import Verdict
@@ -22,11 +29,13 @@ class Candidate:
         backend: its name.
         artifact: what it would load; None where it cannot be used.
         reason: why it stands at its rank, or why it cannot be used.
+        refusal: the error that asking for it by name raises; None where it can be used.
     """
 
     backend: str
     artifact: Artifact | None
     reason: str
+    refusal: type[EdgeFaceError] | None = None
 
 
 def rank(
@@ -57,13 +66,16 @@ def rank(
     for name, merit in _preference(host).items():
         if name not in verdicts:
             continue
+        verdict = verdicts[name]
         artifact = _find(bundle, BACKENDS[name].format, precisions)
-        if not verdicts[name].available:
-            ranked.append(Candidate(name, None, verdicts[name].reason))
+        if not verdict.available:
+            refusal = BackendUnavailableError if verdict.version else MissingDependencyError
+            ranked.append(Candidate(name, None, verdict.reason, refusal))
         elif artifact is None:
-            ranked.append(Candidate(name, None, _lacks(bundle, name, precisions)))
+            reason = _lacks(bundle, name, precisions)
+            ranked.append(Candidate(name, None, reason, ModelNotFoundError))
         elif _excludes(artifact, input_size):
-            ranked.append(Candidate(name, None, _static(artifact)))
+            ranked.append(Candidate(name, None, _static(artifact), InvalidOptionError))
         elif _shrinks(artifact, input_size):
             last.append(Candidate(name, artifact, _static(artifact)))
         else:
@@ -100,7 +112,7 @@ def _lacks(bundle: Bundle, name: str, precisions: tuple[str, ...]) -> str:
     kinds = " or ".join(precisions)
     return (
         f"the model '{bundle.name}' has no {wanted} artifact of precision {kinds}; "
-        f"it has {', '.join(has) or 'none'}"
+        f"it has {', '.join(has) or 'none'}: choose among these"
     )
 
 
@@ -118,4 +130,4 @@ def _shrinks(artifact: Artifact, input_size: int | tuple[int, int] | None) -> bo
 
 def _static(artifact: Artifact) -> str:
     sizes = ", ".join(f"{width}x{height}" for width, height in artifact.input_sizes)
-    return f"its artifact takes frames of {sizes} only"
+    return f"its {artifact.format} artifact takes input_size {sizes} only"

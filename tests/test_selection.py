@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edgeface.anchors import AnchorLevel, AnchorSpec
+from edgeface.bundle import Artifact, Bundle
+from edgeface.errors import (
+    BackendUnavailableError,
+    InvalidOptionError,
+    MissingDependencyError,
+    ModelNotFoundError,
+)
+from edgeface.hardware import Host
+from edgeface.runtimes.base import BACKENDS
+from edgeface.runtimes.probe import Verdict
+from edgeface.selection import Candidate, rank
+
+X86 = Host("Linux", "x86_64", "", frozenset(), 4, "", False)
+ARM = replace(X86, machine="aarch64")
+GPU = replace(X86, nvidia=True)
+OTHER = replace(X86, machine="riscv64")
+ALL = {name: Verdict(name, True, "1.0", "") for name in BACKENDS}
+ONNX = Artifact("onnx", "fp32", "a.onnx", "0")
+TFLITE = Artifact("tflite", "fp32", "a.tflite", "0")
+BUNDLE = Bundle("m", "m", Path(), AnchorSpec((AnchorLevel(32, (64.0,)),)), (ONNX, TFLITE))
+
+
+def without(*names: str) -> dict[str, Verdict]:
+    broken = {name: Verdict(name, False, None, f"{name} is broken") for name in names}
+    return ALL | broken
+
+
+def usable(candidates: list[Candidate]) -> list[str]:
+    return [candidate.backend for candidate in candidates if candidate.artifact]
+
+
+@pytest.mark.parametrize(
+    ("host", "verdicts", "expected"),
+    [
+        (X86, without("tensorrt"), ["openvino", "onnxruntime", "tflite"]),
+        (ARM, without("tensorrt"), ["tflite", "onnxruntime", "openvino"]),
+        (OTHER, without("tensorrt"), ["onnxruntime", "openvino", "tflite"]),
+        (GPU, ALL, ["tensorrt", "openvino", "onnxruntime", "tflite"]),
+        (X86, without("tensorrt", "openvino"), ["onnxruntime", "tflite"]),
+        (ARM, without("tensorrt", "tflite", "onnxruntime"), ["openvino"]),
+        (X86, without(*BACKENDS), []),
+        (X86, {"tflite": ALL["tflite"]}, ["tflite"]),
+    ],
+)
+def test_order(host: Host, verdicts: dict[str, Verdict], expected: list[str]) -> None:
+    ranked = rank(host, verdicts, BUNDLE)
+    assert usable(ranked) == expected
+    assert {candidate.backend for candidate in ranked} == set(verdicts)
+    assert all(candidate.reason for candidate in ranked)
+
+
+def test_reasons_of_what_is_broken() -> None:
+    ranked = rank(X86, without("openvino"), BUNDLE)
+    assert ranked[0] == Candidate("openvino", None, "openvino is broken", MissingDependencyError)
+
+
+def test_refusals() -> None:
+    crashed = ALL | {"openvino": Verdict("openvino", False, "1.0", "SIGILL")}
+    static = replace(BUNDLE, artifacts=(replace(TFLITE, input_sizes=((640, 640),)),))
+    refusals = {
+        candidate.backend: candidate.refusal
+        for candidate in rank(X86, crashed, static, input_size=(320, 320))
+    }
+    assert refusals == {
+        "openvino": BackendUnavailableError,
+        "onnxruntime": ModelNotFoundError,
+        "tensorrt": ModelNotFoundError,
+        "tflite": InvalidOptionError,
+    }
+
+
+def test_artifacts_fit_the_backend() -> None:
+    ranked = {candidate.backend: candidate.artifact for candidate in rank(X86, ALL, BUNDLE)}
+    assert ranked["openvino"] == ranked["onnxruntime"] == ONNX
+    assert ranked["tflite"] == TFLITE
+
+
+def test_auto_takes_the_fastest_precision_and_fp16_last() -> None:
+    int8, half = replace(ONNX, precision="int8"), replace(ONNX, precision="fp16")
+    best = {
+        artifacts: rank(X86, ALL, replace(BUNDLE, artifacts=artifacts))[0].artifact
+        for artifacts in ((half, ONNX, int8), (half, ONNX), (half,))
+    }
+    assert list(best.values()) == [int8, ONNX, half]
+
+
+def test_named_precision() -> None:
+    bundle = replace(BUNDLE, artifacts=(ONNX, replace(TFLITE, precision="int8")))
+    ranked = rank(X86, ALL, bundle, "int8")
+    assert usable(ranked) == ["tflite"]
+    assert ranked[0].reason == (
+        "the model 'm' has no onnx artifact of precision int8; it has onnx fp32, tflite int8: "
+        "choose among these"
+    )
+    with pytest.raises(InvalidOptionError, match="int4"):
+        rank(X86, ALL, bundle, "int4")
+
+
+def test_static_artifacts() -> None:
+    static = replace(TFLITE, input_sizes=((640, 640), (640, 480)))
+    bundle = replace(BUNDLE, artifacts=(ONNX, static))
+    assert usable(rank(ARM, ALL, bundle, input_size=640))[0] == "tflite"
+    assert usable(rank(ARM, ALL, bundle, input_size=(640, 480)))[0] == "tflite"
+    for shrinking in (None, 1280):
+        ranked = rank(ARM, ALL, bundle, input_size=shrinking)
+        assert usable(ranked)[-1] == "tflite"
+        assert "input_size 640x640, 640x480 only" in ranked[-1].reason
+    assert "tflite" not in usable(rank(ARM, ALL, bundle, input_size=(320, 320)))
