@@ -33,28 +33,27 @@ class Video:
         self.path = Path(path)
         require_file(self.path, "video")
         self._capture = cv2.VideoCapture(str(self.path))
-        self._next: NDArray[np.uint8] | None = None
-        self._advance()
-        if self._next is None:
+        first = self._read()
+        if first is None:
             self.close()
             raise InvalidImageError(
                 f"expected a video that OpenCV can decode, got {self.path}; "
                 "convert it to MP4 with H.264"
             )
-        self.height, self.width = self._next.shape[:2]
+        self._next: NDArray[np.uint8] | None = first
+        self.height, self.width = first.shape[:2]
         self.fps = max(0.0, float(self._capture.get(cv2.CAP_PROP_FPS)))
         self.frame_count = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         """Yield each frame, BGR uint8 (height, width, 3)."""
         while self._next is not None:
-            frame = self._next
-            self._advance()
+            frame, self._next = self._next, self._read()
             yield frame
 
-    def _advance(self) -> None:
+    def _read(self) -> NDArray[np.uint8] | None:
         whole, frame = self._capture.read()
-        self._next = np.asarray(frame, np.uint8) if whole else None
+        return np.asarray(frame, np.uint8) if whole else None
 
     def close(self) -> None:
         """Close the file."""
