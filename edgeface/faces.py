@@ -61,7 +61,7 @@ class Faces:
     track_ids: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
-        count = len(self.boxes)
+        count = len(self.boxes) if hasattr(self.boxes, "__len__") else 0
         self.boxes = _column("boxes", self.boxes, np.float32, (count, 4))
         self.scores = _column("scores", self.scores, np.float32, (count,))
         if self.landmarks is not None:

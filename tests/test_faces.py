@@ -75,6 +75,7 @@ def test_selecting(index: object, scores: list[float]) -> None:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
+        ((7, [1]), "boxes of shape"),
         (([[0, 0, 1]], [1]), r"boxes of shape \(1, 4\).*got \(1, 3\)"),
         (([[0, 0, 1, 1]], [1, 1]), r"scores of shape \(1,\).*got \(2,\)"),
         (([[0, 0, 1, 1]], [1], np.zeros((1, 10))), r"landmarks of shape \(1, 5, 2\)"),
