@@ -95,12 +95,13 @@ def run(args: argparse.Namespace) -> int:
     from edgeface.training.recipes import choose_recipe, scale_steps
     from edgeface.training.validation import held_out_figures, held_out_pictures
 
-    net = build(args.preset)
     recipe = choose_recipe(args.preset, args.recipe)
     if args.steps is not None:
         recipe = scale_steps(recipe, args.steps)
     if args.seed is not None:
         recipe = replace(recipe, seed=args.seed)
+    torch.manual_seed(recipe.seed)
+    net = build(args.preset)
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     device = args.device

@@ -100,7 +100,6 @@ def train(
             raise TrainingError(
                 f"expected batches that {world} processes can share, got {phase.batch}"
             )
-    torch.manual_seed(recipe.seed)
     device = torch.device(settings.device)
     if settings.weights is not None and not settings.resume:
         load_weights(settings.weights, net)
