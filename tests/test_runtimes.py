@@ -163,11 +163,10 @@ def test_frames_are_only_read(runtime: Runtime) -> None:
 
 
 def test_frames_come_writable_or_not_at_any_shape(runtime: Runtime) -> None:
-    for height in range(16, 16 * 9, 16):
-        for writable in (True, False):
-            frames = noise(height, 32, seed=height)
-            frames.setflags(write=writable)
-            assert_right(runtime.infer(frames), frames)
+    for turn in range(1, 12):
+        frames = noise(16 * turn, 32, seed=turn)
+        frames.setflags(write=turn % 2 == 0)
+        assert_right(runtime.infer(frames), frames)
 
 
 def test_a_result_outlives_its_runtime(runtime: Runtime) -> None:

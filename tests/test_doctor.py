@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeface import bundle as bundle_module
+from edgeface.anchors import AnchorLevel, AnchorSpec
+from edgeface.bundle import Artifact, Bundle, write_manifest
+from edgeface.cli import doctor
+from edgeface.cli.main import main
+from edgeface.runtimes.base import BACKENDS
+from edgeface.runtimes.probe import Verdict
+
+DAMAGED = "it crashed with SIGILL"
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of shipped models that holds one."""
+    folder = tmp_path / "models" / "small"
+    folder.mkdir(parents=True)
+    artifacts = []
+    for form in ("onnx", "tflite"):
+        (folder / f"model.{form}").write_bytes(form.encode())
+        digest = hashlib.sha256(form.encode()).hexdigest()
+        artifacts.append(Artifact(form, "fp32", f"model.{form}", digest))
+    anchors = AnchorSpec((AnchorLevel(8, (16.0,)),))
+    write_manifest(Bundle("small", "small", folder, anchors, tuple(artifacts)))
+    monkeypatch.setattr(bundle_module, "SHIPPED", folder.parent)
+    return folder
+
+
+@pytest.fixture
+def verdicts(monkeypatch: pytest.MonkeyPatch) -> dict[str, Verdict]:
+    """What probing says: all run but TensorRT, which is absent, and OpenVINO, which crashes."""
+    found = {name: Verdict(name, True, "1.2.3", "") for name in BACKENDS}
+    found["tensorrt"] = Verdict("tensorrt", False, None, BACKENDS["tensorrt"].missing())
+    found["openvino"] = Verdict("openvino", False, "2026.1", DAMAGED)
+
+    def probe(name: str, *, refresh: bool) -> Verdict:
+        assert refresh, "doctor must not trust kept verdicts"
+        return found[name]
+
+    monkeypatch.setattr(doctor, "probe", probe)
+    return found
+
+
+def report(capsys: pytest.CaptureFixture[str], code: int) -> Any:
+    assert main(["doctor", "--json"]) == code
+    return json.loads(capsys.readouterr().out)
+
+
+def test_json_is_stable(
+    shipped: Path, verdicts: dict[str, Verdict], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = report(capsys, 0)
+    assert list(found) == ["edgeface", "python", "machine", "backends", "models", "healthy"]
+    assert set(found["machine"]) == {
+        "system", "machine", "cpu", "flags", "cores", "board", "nvidia",
+    }  # fmt: skip
+    assert found["healthy"] is True
+    assert [one["name"] for one in found["backends"]] == list(BACKENDS)
+    assert found["backends"][1] == {
+        "name": "openvino",
+        "available": False,
+        "version": "2026.1",
+        "reason": DAMAGED,
+        "install": "pip install 'edgeface[openvino]'",
+    }
+    assert found["backends"][3]["install"] is None
+    [model] = found["models"]
+    assert list(model) == ["name", "problem", "artifacts", "auto"]
+    assert [(one["file"], one["problem"]) for one in model["artifacts"]] == [
+        ("model.onnx", None),
+        ("model.tflite", None),
+    ]
+    usable = [one for one in model["auto"] if one["usable"]]
+    assert {one["backend"] for one in usable} == {"onnxruntime", "tflite"}
+    assert all(one["file"] and one["reason"] for one in usable)
+
+
+def test_the_table_says_what_runs_and_how_to_mend_the_rest(
+    shipped: Path, verdicts: dict[str, Verdict], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+
+    def row(start: str) -> str:
+        [line] = [line for line in lines if line.strip().startswith(start)]
+        return " ".join(line.split())
+
+    assert "pip install 'edgeface[tensorrt]'" in row("tensorrt")
+    assert row("openvino") == f"openvino - 2026.1 {DAMAGED}"
+    assert row("onnxruntime") == "onnxruntime runs 1.2.3"
+    assert row("onnx ") == "onnx fp32 intact"
+    assert row("auto 1:").endswith(("usually the fastest on ARM CPUs", "runs on any machine"))
+
+
+def test_a_damaged_model_fails(
+    shipped: Path, verdicts: dict[str, Verdict], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (shipped / "model.onnx").write_bytes(b"other")
+    found = report(capsys, 1)
+    assert found["healthy"] is False
+    onnx, tflite = found["models"][0]["artifacts"]
+    assert "expected sha256" in onnx["problem"]
+    assert tflite["problem"] is None
+    main(["doctor"])
+    assert "expected sha256" in capsys.readouterr().out
+
+
+def test_a_damaged_manifest_fails(
+    shipped: Path, verdicts: dict[str, Verdict], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (shipped / "manifest.json").write_text("{")
+    assert "expected a manifest" in report(capsys, 1)["models"][0]["problem"]
+    assert main(["doctor"]) == 1
+    assert "expected a manifest" in capsys.readouterr().out
+
+
+def test_no_backend_fails(
+    shipped: Path, verdicts: dict[str, Verdict], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in BACKENDS:
+        verdicts[name] = Verdict(name, False, None, "broken")
+    assert report(capsys, 1)["healthy"] is False
+    main(["doctor"])
+    assert "nothing runs it" in capsys.readouterr().out
+
+
+def test_no_model_fails(
+    verdicts: dict[str, Verdict],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(bundle_module, "SHIPPED", tmp_path)
+    assert report(capsys, 1)["models"] == []
+    main(["doctor"])
+    assert "reinstall edgeface" in capsys.readouterr().out
+
+
+def test_this_machine_is_healthy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    found = report(capsys, 0)
+    assert {one["name"] for one in found["backends"] if one["available"]} == {
+        "onnxruntime",
+        "openvino",
+        "tflite",
+    }
+    assert "retinaface_mobilenet025" in [model["name"] for model in found["models"]]
