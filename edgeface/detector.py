@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-import warnings
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import overload
@@ -15,24 +13,17 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeface.bundle import Artifact, Bundle, check_precision, load_bundle
-from edgeface.errors import (
-    BackendUnavailableError,
-    EdgeFaceError,
-    InferenceError,
-    InvalidOptionError,
-    MissingDependencyError,
-    ModelNotFoundError,
-)
+from edgeface.bundle import check_precision, load_bundle
+from edgeface.errors import InferenceError, InvalidOptionError
 from edgeface.faces import Faces
 from edgeface.hardware import host
 from edgeface.imageio import Picture, check_color, read_image
 from edgeface.postprocess import postprocess
 from edgeface.preprocess import InputSize, check_input_size, letterbox
-from edgeface.runtimes.base import BACKENDS, Runtime, RuntimeOptions, load
+from edgeface.runtimes.base import Runtime, RuntimeOptions
 from edgeface.runtimes.base import backend as find_backend
-from edgeface.runtimes.probe import Verdict, probe
-from edgeface.selection import Candidate, rank
+from edgeface.selection import Candidate
+from edgeface.startup import start
 
 # More threads than a phone or board has big cores slow a small model down.
 MAX_DEFAULT_THREADS = 4
@@ -141,7 +132,7 @@ class Detector:
             threads=self._threads,
             cache_key=self.bundle.name,
         )
-        started = _start(self.bundle, backend, precision, self._input_size, options)
+        started = start(self.bundle, backend, precision, self._input_size, options)
         self._runtime: Runtime | None = started.runtime
         self._allowed = started.artifact.input_sizes
         self._explanation = Explanation(
@@ -246,77 +237,6 @@ class Detector:
                 "postprocess": (time.perf_counter() - inferred) * 1e3,
             }
         return faces
-
-
-@dataclass(frozen=True)
-class _Started:
-    runtime: Runtime
-    artifact: Artifact
-    chosen: Candidate
-    others: tuple[Candidate, ...]
-
-
-def _start(
-    bundle: Bundle, backend: str, precision: str, input_size: InputSize, options: RuntimeOptions
-) -> _Started:
-    """Load the model on the named backend, or with "auto" on the best that takes it."""
-    verdicts = _probe_all() if backend == "auto" else {backend: _probe_named(backend)}
-    candidates = rank(host(), verdicts, bundle, precision, input_size)
-    failures: dict[str, str] = {}
-    for chosen in candidates:
-        if chosen.artifact is None:
-            if chosen.refusal is BackendUnavailableError:
-                failures[chosen.backend] = chosen.reason
-            continue
-        data = bundle.open(chosen.artifact)
-        fitted = replace(
-            options,
-            input_sizes=chosen.artifact.input_sizes,
-            cache_key=f"{bundle.name}-{chosen.artifact.sha256}",
-        )
-        try:
-            runtime = load(chosen.backend, data, fitted)
-        except EdgeFaceError as error:
-            if backend != "auto":
-                raise
-            failures[chosen.backend] = str(error)
-            continue
-        if failures:
-            told = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
-            warnings.warn(f"edgeface runs on '{chosen.backend}', because {told}", stacklevel=3)
-        others = tuple(
-            replace(other, reason=failures.get(other.backend, other.reason))
-            for other in candidates
-            if other is not chosen
-        )
-        return _Started(runtime, chosen.artifact, chosen, others)
-    raise _refusal(backend, candidates, failures)
-
-
-def _probe_all() -> dict[str, Verdict]:
-    with ThreadPoolExecutor(len(BACKENDS)) as pool:
-        return dict(zip(BACKENDS, pool.map(probe, BACKENDS), strict=True))
-
-
-def _probe_named(name: str) -> Verdict:
-    """Probe a backend that the user asked for; a kept refusal may have been mended since."""
-    verdict = probe(name)
-    return verdict if verdict.available else probe(name, refresh=True)
-
-
-def _refusal(
-    backend: str, candidates: Sequence[Candidate], failures: Mapping[str, str]
-) -> EdgeFaceError:
-    """Build the error for when no candidate could be loaded."""
-    told = "; ".join(
-        f"{other.backend}: {failures.get(other.backend, other.reason)}" for other in candidates
-    )
-    refusals = {other.refusal for other in candidates}
-    kinds: tuple[type[EdgeFaceError], ...] = (ModelNotFoundError, InvalidOptionError)
-    if backend != "auto":
-        kinds = (*kinds, MissingDependencyError)
-    kind = next((kind for kind in kinds if kind in refusals), BackendUnavailableError)
-    return kind(f"expected the backend '{backend}' to run this model here, but {told}")
 
 
 def _check_fraction(name: str, value: float) -> float:

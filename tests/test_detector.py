@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgeface import Detector, Faces
-from edgeface import detector as module
+from edgeface import Detector, Faces, startup
+from edgeface import detector as facade
 from edgeface.anchors import AnchorLevel, AnchorSpec
 from edgeface.bundle import Artifact, Bundle, write_manifest
 from edgeface.errors import (
@@ -105,13 +105,14 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
             "tensorrt": Verdict("tensorrt", False, None, absent),
         }
     )
-    monkeypatch.setattr(module, "probe", fake.probe)
-    monkeypatch.setattr(module, "load", fake.load)
-    monkeypatch.setattr(module, "host", lambda: replace(HOST))
+    monkeypatch.setattr(startup, "probe", fake.probe)
+    monkeypatch.setattr(startup, "load", fake.load)
+    for module in (facade, startup):
+        monkeypatch.setattr(module, "host", lambda: HOST)
     return fake
 
 
-HOST = replace(module.host(), machine="x86_64", nvidia=False, cores=16)
+HOST = replace(startup.host(), machine="x86_64", nvidia=False, cores=16)
 
 
 @pytest.fixture
@@ -338,7 +339,7 @@ def test_a_named_backend_is_probed_again_before_it_is_refused(
     def probe(name: str, refresh: bool = False) -> Verdict:
         return Verdict(name, refresh, "1", "it hung")
 
-    monkeypatch.setattr(module, "probe", probe)
+    monkeypatch.setattr(startup, "probe", probe)
     assert Detector("openvino", model=model).explain().backend == "openvino"
 
 

@@ -1,0 +1,115 @@
+"""Starting a model: probe the backends, rank them, and load the first that takes it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from edgeface.bundle import Artifact, Bundle
+from edgeface.errors import (
+    BackendUnavailableError,
+    EdgeFaceError,
+    InvalidOptionError,
+    MissingDependencyError,
+    ModelNotFoundError,
+)
+from edgeface.hardware import host
+from edgeface.preprocess import InputSize
+from edgeface.runtimes.base import BACKENDS, Runtime, RuntimeOptions, load
+from edgeface.runtimes.probe import Verdict, probe
+from edgeface.selection import Candidate, rank
+
+
+@dataclass(frozen=True)
+class Started:
+    """A loaded model.
+
+    Attributes:
+        runtime: the backend.
+        artifact: what it loaded.
+        chosen: why it was chosen.
+        others: the other candidates, and why not.
+    """
+
+    runtime: Runtime
+    artifact: Artifact
+    chosen: Candidate
+    others: tuple[Candidate, ...]
+
+
+def start(
+    bundle: Bundle, backend: str, precision: str, input_size: InputSize, options: RuntimeOptions
+) -> Started:
+    """Load a model on the named backend, or with "auto" on the best that takes it.
+
+    A backend that ranks higher but fails is told in one warning.
+
+    Args:
+        bundle: the model.
+        backend: "auto" or a backend's name.
+        precision: "auto" or a precision of the artifact.
+        input_size: as ``Detector`` takes it.
+        options: what the runtime needs; the artifact's own facts are filled in here.
+
+    Raises:
+        EdgeFaceError: see ``Detector``.
+    """
+    verdicts = _probe_all() if backend == "auto" else {backend: _probe_named(backend)}
+    candidates = rank(host(), verdicts, bundle, precision, input_size)
+    failures: dict[str, str] = {}
+    for chosen in candidates:
+        if chosen.artifact is None:
+            if chosen.refusal is BackendUnavailableError:
+                failures[chosen.backend] = chosen.reason
+            continue
+        data = bundle.open(chosen.artifact)
+        fitted = replace(
+            options,
+            input_sizes=chosen.artifact.input_sizes,
+            cache_key=f"{bundle.name}-{chosen.artifact.sha256}",
+        )
+        try:
+            runtime = load(chosen.backend, data, fitted)
+        except EdgeFaceError as error:
+            if backend != "auto":
+                raise
+            failures[chosen.backend] = str(error)
+            continue
+        if failures:
+            told = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+            warnings.warn(f"edgeface runs on '{chosen.backend}', because {told}", stacklevel=3)
+        others = tuple(
+            replace(other, reason=failures.get(other.backend, other.reason))
+            for other in candidates
+            if other is not chosen
+        )
+        return Started(runtime, chosen.artifact, chosen, others)
+    raise _refusal(backend, candidates, failures)
+
+
+def _probe_all() -> dict[str, Verdict]:
+    with ThreadPoolExecutor(len(BACKENDS)) as pool:
+        return dict(zip(BACKENDS, pool.map(probe, BACKENDS), strict=True))
+
+
+def _probe_named(name: str) -> Verdict:
+    """Probe a backend that the user asked for; a kept refusal may have been mended since."""
+    verdict = probe(name)
+    return verdict if verdict.available else probe(name, refresh=True)
+
+
+def _refusal(
+    backend: str, candidates: Sequence[Candidate], failures: Mapping[str, str]
+) -> EdgeFaceError:
+    """Build the error for when no candidate could be loaded."""
+    told = "; ".join(
+        f"{other.backend}: {failures.get(other.backend, other.reason)}" for other in candidates
+    )
+    refusals = {other.refusal for other in candidates}
+    kinds: tuple[type[EdgeFaceError], ...] = (ModelNotFoundError, InvalidOptionError)
+    if backend != "auto":
+        kinds = (*kinds, MissingDependencyError)
+    kind = next((kind for kind in kinds if kind in refusals), BackendUnavailableError)
+    return kind(f"expected the backend '{backend}' to run this model here, but {told}")
