@@ -223,7 +223,8 @@ def main() -> int:
     print(
         f"{host().cpu}, Python {platform.python_version()}, OpenCV {cv2.__version__}, one thread, "
     )
-    print(f"{WIDTH} x {HEIGHT} picture to faces, {args.rounds} interleaved rounds.\n")
+    print(f"{WIDTH} x {HEIGHT} picture to faces, {args.rounds} interleaved rounds. Load and first")
+    print("result: fresh process that has numpy and OpenCV, caches on disk warm.\n")
     print(table(rows))
     return 0
 

@@ -22,7 +22,9 @@ def backends() -> ModuleType:
 
 
 @pytest.mark.parametrize("name", ["yunet_n", "yunet_s"])
-def test_yunet_is_decoded_as_opencv_decodes_it(backends: ModuleType, data: Path, name: str) -> None:
+def test_yunet_is_decoded_as_opencv_decodes_it(
+    backends: ModuleType, data: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The peer is given its due: the same faces as in OpenCV, to a hundredth of a pixel."""
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
