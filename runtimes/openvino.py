@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from math import prod
 from threading import Lock, local
 from types import ModuleType
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface import cache
+from edgeface.errors import EdgeFaceError
 from edgeface.hardware import cpu_signature
 from edgeface.runtimes.base import (
     Outputs,
@@ -51,7 +53,9 @@ def load(data: bytes, options: RuntimeOptions) -> OpenVino:
         if options.input_size:
             width, height = options.input_size
             runtime.prepare((1, height, width, 3))
-    except RuntimeError as error:
+    except EdgeFaceError:
+        raise
+    except Exception as error:
         raise rejected(_NAME, error) from error
     return runtime
 
@@ -100,7 +104,7 @@ class OpenVino:
             request = self._request(frames.shape)
             image = self._tensor(frames, shared_memory=frames.flags.writeable)
             values = request.infer([image], share_outputs=True).values()
-        except RuntimeError as error:
+        except Exception as error:
             raise failed(_NAME, frames, error) from error
         return dict(zip(self._names, values, strict=True))
 
@@ -133,10 +137,8 @@ class OpenVino:
     def _compile(self, shape: Shape) -> Any:
         key = (self._options.cache_key, self._facts, self._config, shape, cpu_signature())
         if kept := cache.recall(_NAME, *key):
-            try:
+            with suppress(RuntimeError):
                 return self._core.import_model(kept, _DEVICE, self._config)
-            except RuntimeError:
-                pass
         model = self._model.clone()
         model.reshape(shape)
         _check_reshapes(model)

@@ -147,9 +147,7 @@ def test_another_cpu_is_probed_again(spawned: list[Any], monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"0" * 64 + b"\n{}"])
-def test_a_damaged_cache_is_ignored(
-    cache_folder: Path, spawned: list[Any], damage: bytes
-) -> None:
+def test_a_damaged_cache_is_ignored(cache_folder: Path, spawned: list[Any], damage: bytes) -> None:
     probe("onnxruntime", timeout=60)
     [entry] = (cache_folder / "edgeface" / "probe").iterdir()
     entry.write_bytes(damage)
