@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from io import BytesIO
 from math import prod
 from threading import Lock, local
 from types import ModuleType
@@ -143,7 +144,10 @@ class OpenVino:
         model.reshape(shape)
         _check_reshapes(model)
         graph = self._core.compile_model(model, _DEVICE, self._config)
-        cache.remember(_NAME, *key, data=graph.export_model().getvalue())
+        with suppress(RuntimeError):
+            exported = BytesIO()
+            graph.export_model(exported)
+            cache.remember(_NAME, *key, data=exported.getvalue())
         return graph
 
 

@@ -92,7 +92,7 @@ def _ask(wanted: Backend, installed: str | None, timeout: float) -> Verdict:
         return _try(wanted)
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "PYTHONPATH": os.pathsep.join(map(str, filter(None, sys.path))),
         "PYTHONSAFEPATH": "1",
     }
     try:
