@@ -17,15 +17,12 @@ import pytest
 from numpy.typing import NDArray
 
 from edgeface.errors import (
-    BackendUnavailableError,
     InferenceError,
     InvalidImageError,
-    InvalidOptionError,
-    MissingDependencyError,
     ModelIntegrityError,
 )
-from edgeface.runtimes import openvino, tensorrt
-from edgeface.runtimes.base import BACKENDS, Outputs, Runtime, RuntimeOptions, load
+from edgeface.runtimes import openvino
+from edgeface.runtimes.base import Outputs, Runtime, RuntimeOptions, load
 
 ANY_SIZE = ("onnxruntime", "openvino")
 STRIDES = (8, 16)
@@ -252,57 +249,6 @@ def test_a_closed_runtime_says_so(name: str) -> None:
     runtime.close()
     with pytest.raises(InferenceError, match="got a closed one"):
         runtime.infer(noise(32, 32))
-
-
-def test_an_unknown_backend_is_refused() -> None:
-    with pytest.raises(InvalidOptionError, match=r"'openvino', 'tflite'.*got 'cuda'"):
-        load("cuda", graph(), options())
-
-
-@pytest.mark.parametrize("name", BACKENDS)
-def test_an_absent_package_names_its_install_command(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("edgeface.runtimes.base.find_spec", lambda package: None)
-    with pytest.raises(MissingDependencyError) as caught:
-        load(name, graph(), options())
-    assert BACKENDS[name].install in str(caught.value)
-    assert BACKENDS[name].packages[0] in str(caught.value)
-
-
-@pytest.fixture
-def fake_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The file of a TensorRT that holds nothing but what the test writes."""
-    site = tmp_path / "site"
-    (site / "tensorrt").mkdir(parents=True)
-    monkeypatch.syspath_prepend(str(site))
-    yield site / "tensorrt" / "__init__.py"
-    sys.modules.pop("tensorrt", None)
-
-
-def test_a_package_that_does_not_import_is_unavailable(fake_tensorrt: Path) -> None:
-    fake_tensorrt.write_text("raise OSError('libnvinfer.so.10: cannot open shared object file')")
-    with pytest.raises(BackendUnavailableError, match=r"libnvinfer\.so\.10.*--force-reinstall"):
-        load("tensorrt", graph(), options())
-
-
-def test_tensorrt_without_a_driver_names_the_driver(
-    fake_tensorrt: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake_tensorrt.write_text("__version__ = '10.9'")
-    monkeypatch.setattr(tensorrt, "_DRIVER", "libcuda-that-is-not-there.so.1")
-    with pytest.raises(BackendUnavailableError, match=r"NVIDIA driver.*libcuda-that-is-not-there"):
-        tensorrt.probe()
-
-
-def test_tensorrt_with_a_driver_says_that_engines_come_later(
-    fake_tensorrt: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake_tensorrt.write_text("__version__ = '10.9'")
-    monkeypatch.setattr(tensorrt, "_DRIVER", None)
-    assert tensorrt.probe() == "10.9"
-    with pytest.raises(BackendUnavailableError, match=r"TensorRT 10\.9.*later release"):
-        load("tensorrt", graph(), options())
 
 
 def compilations(monkeypatch: pytest.MonkeyPatch) -> list[Any]:

@@ -1,0 +1,70 @@
+"""What each backend says where its vendor's package is absent, broken or incomplete."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgeface.errors import (
+    BackendUnavailableError,
+    InvalidOptionError,
+    MissingDependencyError,
+)
+from edgeface.runtimes import tensorrt
+from edgeface.runtimes.base import BACKENDS, RuntimeOptions, load
+
+OPTIONS = RuntimeOptions(input_size=None, input_sizes=(), exact=True, threads=1, cache_key="none")
+
+
+def test_an_unknown_backend_is_refused() -> None:
+    with pytest.raises(InvalidOptionError, match=r"'openvino', 'tflite'.*got 'cuda'"):
+        load("cuda", b"", OPTIONS)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_an_absent_package_names_its_install_command(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeface.runtimes.base.find_spec", lambda package: None)
+    with pytest.raises(MissingDependencyError) as caught:
+        load(name, b"", OPTIONS)
+    assert BACKENDS[name].install in str(caught.value)
+    assert BACKENDS[name].packages[0] in str(caught.value)
+
+
+@pytest.fixture
+def fake_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The file of a TensorRT that holds nothing but what the test writes."""
+    site = tmp_path / "site"
+    (site / "tensorrt").mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(site))
+    yield site / "tensorrt" / "__init__.py"
+    sys.modules.pop("tensorrt", None)
+
+
+def test_a_package_that_does_not_import_is_unavailable(fake_tensorrt: Path) -> None:
+    fake_tensorrt.write_text("raise OSError('libnvinfer.so.10: cannot open shared object file')")
+    with pytest.raises(BackendUnavailableError, match=r"libnvinfer\.so\.10.*--force-reinstall"):
+        load("tensorrt", b"", OPTIONS)
+
+
+def test_tensorrt_without_a_driver_names_the_driver(
+    fake_tensorrt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_tensorrt.write_text("__version__ = '10.9'")
+    monkeypatch.setattr(tensorrt, "_DRIVER", "libcuda-that-is-not-there.so.1")
+    with pytest.raises(BackendUnavailableError, match=r"NVIDIA driver.*libcuda-that-is-not-there"):
+        tensorrt.probe()
+
+
+def test_tensorrt_with_a_driver_says_that_engines_come_later(
+    fake_tensorrt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_tensorrt.write_text("__version__ = '10.9'")
+    monkeypatch.setattr(tensorrt, "_DRIVER", None)
+    assert tensorrt.probe() == "10.9"
+    with pytest.raises(BackendUnavailableError, match=r"TensorRT 10\.9.*later release"):
+        load("tensorrt", b"", OPTIONS)
