@@ -21,9 +21,7 @@ def main() -> None:
 
     print(detector.explain())
     for face in faces:
-        print(
-            f"score {face.score:.3f}, box {face.box.round(1)}, eyes {face.landmarks[:2].round(1)}"
-        )
+        print(f"score {face.score:.3f}, box {face.box}, landmarks:\n{face.landmarks}")
     print(f"drawn: {out}")
 
 
