@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeface.bundle import load_bundle
 from edgeface.cli.progress import track
-from edgeface.converters.bundle import (
-    MODEL_CARD,
-    PRECISION,
-    TARGETS,
-    check_output,
-    convert,
-    write_bundle,
-)
-from edgeface.converters.weights import (
-    describe_source,
-    load_weights,
-    read_bundle_weights,
-    read_state_dict,
-)
 from edgeface.errors import InvalidOptionError
 
 if TYPE_CHECKING:
+    from edgeface.converters.bundle import Conversion
     from edgeface.nets import DetectorNet
 
 EPILOG = """\
@@ -60,10 +47,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )  # fmt: skip
     parser.add_argument("--preset", help="net that the checkpoint belongs to")
     parser.add_argument(
-        "--target", choices=(*TARGETS, "all"), default="all", help="format (default: all)"
+        "--target", metavar="FORMAT", default="all", help="onnx, tflite or all (default: all)"
     )
     parser.add_argument(
-        "--precision", default=PRECISION, metavar="NAME", help="precision (default: %(default)s)"
+        "--precision", metavar="NAME", default="fp32", help="fp32, the only one so far"
     )  # fmt: skip
     parser.add_argument(
         "--input-size", metavar="WxH", action="append", default=[],
@@ -86,6 +73,14 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export, print the comparison with torch, and name the bundle."""
+    from edgeface.converters.bundle import MODEL_CARD, PRECISION, TARGETS, check_output, convert
+    from edgeface.converters.weights import (
+        describe_source,
+        load_weights,
+        read_bundle_weights,
+        read_state_dict,
+    )
+
     if args.precision != PRECISION:
         raise InvalidOptionError(f"expected --precision {PRECISION}, got '{args.precision}'")
     targets = TARGETS if args.target == "all" else (args.target,)
@@ -104,29 +99,31 @@ def run(args: argparse.Namespace) -> int:
             )
         bundle = load_bundle(args.model)
         net = load_weights(bundle.preset, read_bundle_weights(bundle))
+        metadata = bundle.metadata
         card = bundle.path / MODEL_CARD
         model_card = card.read_text("utf-8") if card.is_file() else None
-        export(args, net, bundle.metadata, targets, input_sizes, model_card)
     elif args.preset is None:
         raise InvalidOptionError(
             "expected --preset with --checkpoint, got none; name the preset that it was trained as"
         )
     else:
         net = load_weights(args.preset, read_state_dict(args.checkpoint))
-        export(args, net, describe_source(args.checkpoint), targets, input_sizes)
+        metadata, model_card = describe_source(args.checkpoint), None
+    conversion = convert(net, track(targets, "converting", unit="format"), input_sizes)
+    write(args, net, conversion, metadata, model_card)
     return 0
 
 
-def export(
+def write(
     args: argparse.Namespace,
     net: DetectorNet,
+    conversion: Conversion,
     metadata: Mapping[str, Any],
-    targets: Sequence[str] = TARGETS,
-    input_sizes: Sequence[tuple[int, int]] = (),
     model_card: str | None = None,
 ) -> None:
-    """Convert with progress, write the bundle that the options name, and print both results."""
-    conversion = convert(net, track(targets, "converting", unit="format"), input_sizes)
+    """Write the bundle that the output options name, and print the comparison and the files."""
+    from edgeface.converters.bundle import write_bundle
+
     bundle = write_bundle(
         args.name or args.output.absolute().name,
         net,

@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgeface.cli.export import add_output_options, export
-from edgeface.converters.bundle import check_output
-from edgeface.converters.community import load_community
-from edgeface.converters.weights import describe_source
+from edgeface.cli.export import add_output_options, write
+from edgeface.cli.progress import track
 
 EPILOG = """\
 example:
@@ -42,7 +40,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Import, print the comparison with torch, and name the bundle."""
+    from edgeface.converters.bundle import TARGETS, check_output, convert
+    from edgeface.converters.community import load_community
+    from edgeface.converters.weights import describe_source
+
     check_output(args.output, args.force)
     net = load_community(args.checkpoint, args.preset)
-    export(args, net, describe_source(args.checkpoint))
+    conversion = convert(net, track(TARGETS, "converting", unit="format"))
+    write(args, net, conversion, describe_source(args.checkpoint))
     return 0

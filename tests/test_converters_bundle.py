@@ -1,0 +1,255 @@
+"""Bundle folders appear complete or not at all, and the commands that make them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import edgeface.converters.bundle as converters_bundle
+from edgeface.bundle import MANIFEST, load_bundle
+from edgeface.cli.export import parse_size
+from edgeface.cli.main import main
+from edgeface.converters.bundle import Conversion, build_bundle, convert, write_bundle
+from edgeface.converters.parity import Size
+from edgeface.converters.report import (
+    BackendParity,
+    FaceParity,
+    ParityReport,
+    TensorParity,
+)
+from edgeface.converters.weights import load_weights, read_bundle_weights
+from edgeface.errors import ConversionError, InvalidOptionError, MissingDependencyError
+
+torch = pytest.importorskip("torch")
+safetensors = pytest.importorskip("safetensors.torch")
+build = pytest.importorskip("edgeface.nets").build
+
+if TYPE_CHECKING:
+    from edgeface.nets import DetectorNet
+
+PRESET = "retinaface_mobilenet025"
+METADATA = {"licence": "none", "ap": {"easy": 0.5}}
+
+
+def parity(snr_db: float) -> ParityReport:
+    faces = FaceParity(expected=3, matched=3, extra=0, iou=1.0, landmark_px=0.0)
+    tensors = (TensorParity("logit_8", 0.1, snr_db),)
+    return ParityReport((BackendParity("fake 1.0", tensors, faces),), {"other": "not installed"})
+
+
+@pytest.fixture(scope="module")
+def net() -> DetectorNet:
+    torch.manual_seed(0)
+    return build(PRESET).eval()
+
+
+@pytest.fixture
+def fake_converters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Converters that are done at once, and a parity check that passes."""
+
+    def to_tflite(net: DetectorNet, sizes: tuple[Size, ...]) -> bytes:
+        return f"tflite {list(sizes)}".encode()
+
+    monkeypatch.setattr(converters_bundle, "to_onnx", lambda net: b"onnx")
+    monkeypatch.setattr(converters_bundle, "to_tflite", to_tflite)
+    monkeypatch.setattr(converters_bundle, "check_parity", lambda *_, **__: parity(120.0))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.usefixtures("fake_converters")
+def test_bundle_holds_what_went_in(net: DetectorNet, tmp_path: Path) -> None:
+    output = tmp_path / "models" / "mine"
+    bundle = build_bundle("mine", PRESET, net.state_dict(), output, METADATA, model_card="# Mine\n")
+    assert bundle == load_bundle(output)
+    assert (bundle.name, bundle.preset, bundle.metadata) == ("mine", PRESET, METADATA)
+    assert bundle.anchors == net.anchors
+    assert bundle.pad_value == (104, 117, 123)
+    opened = {one.format: bundle.open(one) for one in bundle.artifacts}
+    assert opened["onnx"] == b"onnx"
+    assert opened["tflite"] == b"tflite []"
+    assert {one.precision for one in bundle.artifacts} == {"fp32"}
+    assert (output / "MODEL_CARD.md").read_text() == "# Mine\n"
+    stored = read_bundle_weights(bundle)
+    for key, value in load_weights(PRESET, stored).state_dict().items():
+        assert torch.equal(value, net.state_dict()[key])
+    assert [path.name for path in output.parent.iterdir()] == ["mine"]
+
+
+@pytest.mark.usefixtures("fake_converters")
+def test_static_sizes_are_in_the_manifest_of_tflite_alone(net: DetectorNet, tmp_path: Path) -> None:
+    conversion = convert(net, input_sizes=[(64, 32)])
+    bundle = write_bundle("static", net, conversion, tmp_path / "static", {})
+    sizes = {one.format: one.input_sizes for one in bundle.artifacts}
+    assert sizes == {"safetensors": (), "onnx": (), "tflite": ((64, 32),)}
+
+
+@pytest.mark.usefixtures("fake_converters")
+def test_weights_in_channels_last_are_stored(tmp_path: Path) -> None:
+    net = build(PRESET).to(memory_format=torch.channels_last)
+    bundle = build_bundle("mine", PRESET, net.state_dict(), tmp_path / "mine", {})
+    assert read_bundle_weights(bundle).keys() == net.state_dict().keys()
+
+
+@pytest.mark.usefixtures("fake_converters")
+def test_artifacts_that_differ_from_torch_are_refused(
+    net: DetectorNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(converters_bundle, "check_parity", lambda *_, **__: parity(30.0))
+    with pytest.raises(ConversionError, match=r"fake 1\.0 \| 30\.0 .* DIFFERS"):
+        build_bundle("mine", PRESET, net.state_dict(), tmp_path / "mine", {})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("fails_at", ["write_manifest", "_weights", "_move"])
+@pytest.mark.usefixtures("fake_converters")
+def test_the_old_bundle_survives_a_failure(
+    fails_at: str, net: DetectorNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "mine"
+    build_bundle("old", PRESET, net.state_dict(), output, METADATA, model_card="old")
+    before = files(output)
+
+    def fail(*args: Any) -> None:
+        raise OSError("no space left")
+
+    if fails_at == "_move":
+        real = Path.replace
+
+        def replace(self: Path, target: Path) -> Path:
+            return fail() if self.name == "new" else real(self, target)  # type: ignore[func-returns-value]
+
+        monkeypatch.setattr(Path, "replace", replace)
+    else:
+        monkeypatch.setattr(converters_bundle, fails_at, fail)
+    with pytest.raises(OSError, match="no space left"):
+        build_bundle("new", PRESET, net.state_dict(), output, {}, force=True)
+    assert files(output) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.usefixtures("fake_converters")
+def test_replacing_needs_force_and_a_bundle(net: DetectorNet, tmp_path: Path) -> None:
+    output = tmp_path / "mine"
+    state = net.state_dict()
+    build_bundle("old", PRESET, state, output, {}, model_card="old")
+    with pytest.raises(InvalidOptionError, match="--force"):
+        build_bundle("new", PRESET, state, output, {})
+    assert load_bundle(output).name == "old"
+    assert build_bundle("new", PRESET, state, output, {}, force=True).name == "new"
+    assert not (output / "MODEL_CARD.md").exists()
+
+    (output / MANIFEST).unlink()
+    with pytest.raises(InvalidOptionError, match="neither"):
+        build_bundle("new", PRESET, state, output, {}, force=True)
+    assert (output / "model.fp32.onnx").exists()
+
+    for path in output.iterdir():
+        path.unlink()
+    assert build_bundle("new", PRESET, state, output, {}).name == "new"
+
+
+def test_convert_refuses_an_unknown_target(net: DetectorNet) -> None:
+    with pytest.raises(InvalidOptionError, match="onnx, tflite, got 'ncnn'"):
+        convert(net, ["ncnn"])
+
+
+def test_a_report_without_any_backend_does_not_pass() -> None:
+    assert parity(120).passed
+    assert not ParityReport((), {"onnxruntime": "not installed"}).passed
+
+
+@pytest.mark.usefixtures("fake_converters")
+def test_export_command_from_checkpoint_and_from_bundle(
+    net: DetectorNet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = tmp_path / "weights.safetensors"
+    safetensors.save_file(net.state_dict(), checkpoint)
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert (
+        main(["export", "--checkpoint", str(checkpoint), "--preset", PRESET, "-o", str(first)]) == 0
+    )
+    out = capsys.readouterr().out
+    assert "| fake 1.0 | 120.0 |" in out
+    bundle = load_bundle(first)
+    assert bundle.name == "first"
+    assert bundle.metadata["source"] == "weights.safetensors"
+    for artifact in bundle.artifacts:
+        assert artifact.sha256 in out
+
+    (first / "MODEL_CARD.md").write_text("# Card\n")
+    command = ["export", "--model", str(first), "--name", "other", "--target", "tflite"]
+    command += ["--input-size", "320x256", "--input-size", "64X64", "-o", str(second)]
+    assert main(command) == 0
+    other = load_bundle(second)
+    assert other.name == "other"
+    assert other.metadata == bundle.metadata
+    assert (second / "MODEL_CARD.md").read_text() == "# Card\n"
+    assert other.find("onnx", "fp32") is None
+    tflite = other.find("tflite", "fp32")
+    assert tflite is not None
+    assert tflite.input_sizes == ((320, 256), (64, 64))
+    assert other.open(tflite) == b"tflite [(320, 256), (64, 64)]"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--precision", "int8"], "expected --precision fp32, got 'int8'"),
+        (["--target", "ncnn"], "got 'ncnn'"),
+        (["--target", "onnx", "--input-size", "64x64"], "drop --input-size"),
+        (["--input-size", "64"], "WIDTHxHEIGHT in pixels, got '64'"),
+        (["--preset", "retinaface_mobilenet"], "retinaface_mobilenet025"),
+        ([], "expected --preset with --checkpoint, got none"),
+    ],
+)
+def test_export_command_refuses(
+    options: list[str],
+    message: str,
+    net: DetectorNet,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    checkpoint = tmp_path / "weights.safetensors"
+    safetensors.save_file(net.state_dict(), checkpoint)
+    if options and "--preset" not in options:
+        options = [*options, "--preset", PRESET]
+    command = ["export", "--checkpoint", str(checkpoint), *options, "-o", str(tmp_path / "out")]
+    assert main(command) == 1
+    assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.safetensors"]
+
+
+def test_export_command_needs_the_weights_of_a_model(
+    net: DetectorNet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_bundle("bare", net, Conversion({}, (), parity(120)), tmp_path / "bare", {})
+    manifest = tmp_path / "bare" / MANIFEST
+    manifest.write_text(manifest.read_text().replace('"safetensors"', '"onnx"'))
+    assert main(["export", "--model", str(tmp_path / "bare"), "-o", str(tmp_path / "out")]) == 1
+    assert "export from the checkpoint instead" in capsys.readouterr().err
+
+
+def test_export_without_torch_names_the_extra(
+    net: DetectorNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingDependencyError, match=r"edgeface\[convert\]"):
+        load_weights(PRESET, {})
+
+
+@pytest.mark.parametrize(
+    "text", ["640", "640x", "x480", "0x32", "64x-32", "64x32x3", "640×480", ""]
+)
+def test_sizes_that_cannot_be_read(text: str) -> None:
+    with pytest.raises(InvalidOptionError, match="WIDTHxHEIGHT"):
+        parse_size(text)
+
+
+def test_sizes_are_width_by_height() -> None:
+    assert parse_size("640x480") == (640, 480)
