@@ -21,7 +21,7 @@ examples:
   edgeface export --checkpoint runs/first/weights.safetensors \\
       --preset retinaface_mobilenet025 -o models/first
   edgeface export --model retinaface_mobilenet025 --target tflite \\
-      --input-size 320x240 -o models/static      a static graph, for NPU and GPU delegates
+      --input-size 320x256 -o models/static      a static graph, for NPU and GPU delegates
 
 Every graph is compared with torch on pictures that the export has not seen, on each backend that
 is installed; where one differs, nothing is written.
