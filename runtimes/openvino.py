@@ -1,7 +1,12 @@
-"""OpenVINO on the CPU: the fastest backend on x86, where it runs fp32 as bf16 if AMX is there."""
+"""OpenVINO on the CPU: the fastest backend on x86, where it runs fp32 as bf16 if AMX is there.
+
+Its package reports each import to its vendor, from a forked process, through
+``openvino_telemetry``. edgeface hides that package first: pictures and models stay private.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from io import BytesIO
@@ -37,7 +42,7 @@ Shape = tuple[int, ...]
 
 def probe() -> str:
     """Import OpenVINO and return its version."""
-    return str(import_vendor(_NAME).__version__).split("-")[0]
+    return str(_import().__version__).split("-")[0]
 
 
 def load(data: bytes, options: RuntimeOptions) -> OpenVino:
@@ -48,7 +53,7 @@ def load(data: bytes, options: RuntimeOptions) -> OpenVino:
         BackendUnavailableError: it is installed but does not import.
         ModelIntegrityError: the graph cannot be loaded, or breaks the graph contract.
     """
-    vendor = import_vendor(_NAME)
+    vendor = _import()
     try:
         runtime = OpenVino(vendor, data, options)
         if options.input_size:
@@ -59,6 +64,11 @@ def load(data: bytes, options: RuntimeOptions) -> OpenVino:
     except Exception as error:
         raise rejected(_NAME, error) from error
     return runtime
+
+
+def _import() -> ModuleType:
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    return import_vendor(_NAME)
 
 
 class OpenVino:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,3 +70,14 @@ def test_tensorrt_with_a_driver_says_that_engines_come_later(
     assert tensorrt.probe() == "10.9"
     with pytest.raises(BackendUnavailableError, match=r"TensorRT 10\.9.*later release"):
         load("tensorrt", b"", OPTIONS)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_vendor_reports_nothing_home(name: str, tmp_path: Path) -> None:
+    code = (
+        f"from edgeface.runtimes import {name} as room; import sys; room.probe(); "
+        "assert sys.modules.get('openvino_telemetry') is None"
+    )
+    variables = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    subprocess.run([sys.executable, "-c", code], env=variables, cwd=tmp_path, check=True)
+    assert list(tmp_path.iterdir()) == []

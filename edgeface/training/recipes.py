@@ -15,7 +15,7 @@ SHIPPED = {
     for recipe in (
         Recipe(
             preset="retinaface_mobilenet025",
-            phases=(Phase(3800, 320, 32, (0.3, 1.0)), Phase(1800, 640, 8, (0.6, 1.4))),
+            phases=(Phase(3900, 320, 32, (0.3, 1.0)), Phase(2800, 640, 8, (0.6, 1.4))),
             learning_rate=3e-2,
             warm_up=0.03,
             schedule="cosine",
