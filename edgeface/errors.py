@@ -35,6 +35,14 @@ class InferenceError(EdgeFaceError, RuntimeError):
     """The backend failed while it ran a frame."""
 
 
+class StreamError(EdgeFaceError, RuntimeError):
+    """A camera or network stream cannot be opened, or stopped and did not come back."""
+
+
+class OutputError(EdgeFaceError, OSError):
+    """An output cannot be written: no such place, no permission, or the disk is full."""
+
+
 class DatasetError(EdgeFaceError, ValueError):
     """A dataset folder, label file or ground truth cannot be used."""
 
@@ -43,8 +51,12 @@ class TrainingError(EdgeFaceError, RuntimeError):
     """Training cannot start or go on: bad recipe, wrong checkpoint, non-finite loss."""
 
 
+class CheckpointError(EdgeFaceError, ValueError):
+    """A checkpoint holds no state dict, or its weights do not fit the net."""
+
+
 class ConversionError(EdgeFaceError, RuntimeError):
-    """A checkpoint or graph cannot be converted to the wanted target."""
+    """A net cannot be converted to the wanted target."""
 
 
 def missing_extra(package: str, extra: str) -> MissingDependencyError:

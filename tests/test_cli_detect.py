@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 import edgeface
 from edgeface.cli import detect
 from edgeface.cli.main import main
+from edgeface.outputs import OUTPUTS
 from edgeface.video import Video
 
 LEFT_EYE, RIGHT_EYE = (202, 101), (247, 102)  # of the astronaut, by eye
@@ -223,7 +224,7 @@ def test_missing_extra_names_the_remedy(
     assert "pip install 'edgeface[samples]'" in error_of(capsys)
 
 
-@pytest.mark.parametrize("option", ["--out", "--json", "--csv"])
+@pytest.mark.parametrize("option", ["--out", *(f"--{name}" for name in OUTPUTS)])
 def test_unwritable_output_is_refused_before_work(
     photo: Path,
     capsys: pytest.CaptureFixture[str],
@@ -246,7 +247,7 @@ def test_disk_trouble_is_one_line(
     def full(path: Path, _: bytes) -> None:
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(detect, "write_atomic", full)
+    monkeypatch.setattr("edgeface.outputs.base.write_atomic", full)
     assert main(["detect", str(photo), "--json", str(tmp_path / "a.json")]) == 1
     assert "No space left on device" in error_of(capsys)
 

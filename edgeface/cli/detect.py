@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import json
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeface.bundle import write_atomic
 from edgeface.cli import complain
 from edgeface.cli.drawing import video_writer, write_picture
 from edgeface.cli.files import Source, check_writable, collect, plan_drawings
 from edgeface.cli.options import add_detector_options
 from edgeface.cli.progress import track
-from edgeface.errors import InferenceError, InvalidImageError, missing_extra
-from edgeface.faces import LANDMARK_NAMES
+from edgeface.errors import InferenceError, InvalidImageError, InvalidOptionError, missing_extra
 from edgeface.imageio import read_image
+from edgeface.outputs import OUTPUTS, Output, Shot, numbered
 from edgeface.video import Video
 
 if TYPE_CHECKING:
     from edgeface.detector import Detector
-
-Record = dict[str, Any]
 
 EPILOG = """\
 examples:
@@ -39,7 +33,8 @@ examples:
   edgeface detect --sample --out faces.png      a picture that comes with the extra 'samples'
 
 One line is printed per input. A file that cannot be read is reported on stderr, the others go
-on, and the exit code is 1. Output files appear whole or not at all.
+on, and the exit code is 1. JSON Lines and CSV grow as faces are found and hold whole lines at any
+moment; every other file appears whole or not at all.
 """
 
 
@@ -64,12 +59,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="PATH",
         help="draw the faces: a file for one input, a folder for several; videos become .mp4",
     )
-    outputs.add_argument(
-        "--json", type=Path, metavar="FILE", help="boxes, scores and landmarks of every input"
-    )
-    outputs.add_argument(
-        "--csv", type=Path, metavar="FILE", help="the same as a table, one row per face"
-    )
+    for name, output in OUTPUTS.items():
+        kind = "DIR" if output.is_folder else "FILE"
+        outputs.add_argument(f"--{name}", type=Path, metavar=kind, help=output.about)
 
     detector = add_detector_options(parser)
     detector.add_argument(
@@ -124,23 +116,45 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         into_folder = any(Path(name).is_dir() for name in args.inputs)
         drawings = plan_drawings(sources, args.out, into_folder=into_folder)
-    for option, path in (("--json", args.json), ("--csv", args.csv)):
-        if path is not None:
-            check_writable(option, path)
+    paths = {name: path for name in OUTPUTS if (path := getattr(args, name)) is not None}
+    check_outputs(paths, sources)
 
-    with open_detector(args) as detector:
-        records = [
-            detect(detector, source, drawing)
+    with ExitStack() as stack:
+        detector = stack.enter_context(open_detector(args))
+        outputs = [stack.enter_context(OUTPUTS[name](path)) for name, path in paths.items()]
+        failed = sum(
+            not detect(detector, source, drawing, outputs)
             for source, drawing in zip(sources, drawings, strict=True)
-        ]
-    if args.json is not None:
-        write_atomic(args.json, (json.dumps(records, indent=2) + "\n").encode())
-    if args.csv is not None:
-        write_atomic(args.csv, table(records).encode())
-    failed = sum("error" in record for record in records)
-    if len(records) > 1:
-        print(f"{len(records)} inputs, {failed} failed")
+        )
+    if len(sources) > 1:
+        print(f"{len(sources)} inputs, {failed} failed")
     return 1 if failed else 0
+
+
+def check_outputs(paths: Mapping[str, Path], sources: list[Source]) -> None:
+    """Refuse, before any work, outputs that could not be written after it.
+
+    Raises:
+        InvalidOptionError: a place cannot be written, or is an input or another output.
+    """
+    taken = {source.path.resolve(): source.name for source in sources if source.path is not None}
+    for name, path in paths.items():
+        targets = [(path, f"--{name}")]
+        if OUTPUTS[name].is_folder:
+            targets = [(path / label_name(source), source.name) for source in sources]
+        for target, origin in targets:
+            check_writable(f"--{name}", target)
+            other = taken.setdefault(target.resolve(), origin)
+            if other is not origin:
+                raise InvalidOptionError(
+                    f"expected a new file for --{name}, got {target}, which belongs to {other}; "
+                    "choose another place, or rename one of the inputs"
+                )
+
+
+def label_name(source: Source) -> str:
+    """Name the text file of a picture, or of a video's first frame."""
+    return f"{numbered(source.relative.with_suffix(''), 0 if source.is_video else None)}.txt"
 
 
 def open_detector(args: argparse.Namespace) -> Detector:
@@ -159,36 +173,48 @@ def open_detector(args: argparse.Namespace) -> Detector:
     )
 
 
-def detect(detector: Detector, source: Source, drawing: Path | None) -> Record:
-    """Detect in one input and print its line; a file that cannot be read is reported."""
+def detect(
+    detector: Detector, source: Source, drawing: Path | None, outputs: Sequence[Output]
+) -> bool:
+    """Detect in one input and print its line; report one that fails, and return False."""
     try:
-        if source.path is None:
-            return detect_picture(detector, source.name, sample_picture(), drawing)
-        if source.is_video:
-            return detect_video(detector, source.name, source.path, drawing)
-        return detect_picture(detector, source.name, read_image(source.path), drawing)
+        if source.is_video and source.path is not None:
+            detect_video(detector, source, source.path, drawing, outputs)
+        else:
+            detect_picture(detector, source, drawing, outputs)
     except (InvalidImageError, InferenceError) as error:
         complain("error", f"{source.name}: {error}")
-        return {"file": source.name, "error": str(error)}
+        for output in outputs:
+            output.fail(source.name, error)
+        return False
+    return True
 
 
 def detect_picture(
-    detector: Detector, name: str, image: NDArray[np.uint8], drawing: Path | None
-) -> Record:
+    detector: Detector, source: Source, drawing: Path | None, outputs: Sequence[Output]
+) -> None:
     """Detect in one picture."""
+    image = sample_picture() if source.path is None else read_image(source.path)
     faces = detector(image)
     if drawing is not None:
         write_picture(drawing, faces.draw(image))
     best = f", best {faces.scores[0]:.3f}" if len(faces) else ""
-    print(f"{name}: {count(len(faces))}{best}, {milliseconds(detector):.1f} ms")
+    print(f"{source.name}: {count(len(faces))}{best}, {milliseconds(detector):.1f} ms")
     height, width = image.shape[:2]
-    return {"file": name, "width": width, "height": height, **faces.to_dict()}
+    for output in outputs:
+        output.add(Shot(source.name, faces, width, height, relative=source.relative))
 
 
-def detect_video(detector: Detector, name: str, path: Path, drawing: Path | None) -> Record:
+def detect_video(
+    detector: Detector,
+    source: Source,
+    path: Path,
+    drawing: Path | None,
+    outputs: Sequence[Output],
+) -> None:
     """Detect in every frame of a video."""
-    frames: list[Record] = []
-    best, spent = 0.0, 0.0
+    name = source.name
+    frames, most, best, spent = 0, 0, 0.0, 0.0
     with ExitStack() as stack:
         video = stack.enter_context(Video(path))
         append = None
@@ -199,17 +225,19 @@ def detect_video(detector: Detector, name: str, path: Path, drawing: Path | None
             faces = detector(image)
             if append is not None:
                 append(faces.draw(image))
-            frames.append({"frame": len(frames), **faces.to_dict()})
+            height, width = image.shape[:2]
+            shot = Shot(name, faces, width, height, frames, video.fps, source.relative)
+            for output in outputs:
+                output.add(shot)
+            frames += 1
+            most = max(most, len(faces))
             best = max(best, *faces.scores.tolist(), 0.0)
             spent += milliseconds(detector)
-    if len(frames) < video.frame_count:
-        ended = f"ended after {len(frames)} of the {video.frame_count} frames that it announces"
+    if frames < video.frame_count:
+        ended = f"ended after {frames} of the {video.frame_count} frames that it announces"
         complain("warning", f"{name}: {ended}; it may be cut off")
-    most = max(len(frame["faces"]) for frame in frames)
     found = f"at most {count(most)} in one, best {best:.3f}" if most else count(most)
-    print(f"{name}: {len(frames)} frames, {found}, {spent / len(frames):.1f} ms a frame")
-    size = {"width": video.width, "height": video.height, "fps": video.fps}
-    return {"file": name, **size, "frames": frames}
+    print(f"{name}: {frames} frames, {found}, {spent / frames:.1f} ms a frame")
 
 
 def sample_picture() -> NDArray[np.uint8]:
@@ -233,24 +261,3 @@ def count(faces: int) -> str:
 def milliseconds(detector: Detector) -> float:
     """Time of the last call, all stages."""
     return sum(detector.profile.values())
-
-
-def table(records: list[Record]) -> str:
-    """One CSV row per face: file, frame (of a video), box, score and landmarks, in pixels."""
-    landmarks = [f"{name}_{axis}" for name in LANDMARK_NAMES for axis in "xy"]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "frame", "x1", "y1", "x2", "y2", "score", *landmarks])
-    for record in records:
-        for frame, face in _faces(record):
-            points = [value for point in face.get("landmarks", {}).values() for value in point]
-            writer.writerow([record["file"], frame, *face["box"], face["score"], *points])
-    return text.getvalue()
-
-
-def _faces(record: Record) -> Iterator[tuple[int | str, Record]]:
-    for face in record.get("faces", []):
-        yield "", face
-    for frame in record.get("frames", []):
-        for face in frame["faces"]:
-            yield frame["frame"], face

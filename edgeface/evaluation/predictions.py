@@ -15,6 +15,7 @@ from edgeface.bundle import write_atomic
 from edgeface.errors import DatasetError
 from edgeface.evaluation.average_precision import Detections
 from edgeface.evaluation.wider import WiderImage
+from edgeface.outputs.datasets import wider_text
 
 
 def write_predictions(
@@ -22,10 +23,7 @@ def write_predictions(
 ) -> None:
     """Write one file per picture, each by atomic rename."""
     for image, found in zip(dataset, detections, strict=True):
-        lines = [image.name, str(len(found.scores))]
-        for (x1, y1, x2, y2), score in zip(found.boxes, found.scores, strict=True):
-            lines.append(f"{x1:.3f} {y1:.3f} {x2 - x1:.3f} {y2 - y1:.3f} {score:.9g}")
-        text = "\n".join(lines) + "\n"
+        text = wider_text(image.name, found.boxes, found.scores)
         write_atomic(folder / image.event / f"{image.name}.txt", text.encode())
 
 
