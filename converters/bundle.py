@@ -14,8 +14,8 @@ from edgeface.converters.onnx import to_onnx
 from edgeface.converters.parity import Size, check_parity, pad_value
 from edgeface.converters.report import ParityReport
 from edgeface.converters.tflite import to_tflite
-from edgeface.converters.weights import StateDict, load_weights
 from edgeface.errors import ConversionError, InvalidOptionError
+from edgeface.nets.weights import StateDict, load_weights
 
 if TYPE_CHECKING:
     from edgeface.nets import DetectorNet
@@ -171,8 +171,8 @@ def build_bundle(
     Raises:
         MissingDependencyError: a package of the extra ``convert`` is not installed.
         InvalidOptionError: unknown preset, or something else is in the folder's place.
-        ConversionError: the weights do not fit the preset, a converter fails, or an artifact
-            differs from torch.
+        CheckpointError: the weights do not fit the preset.
+        ConversionError: a converter fails, or an artifact differs from torch.
     """
     check_output(Path(output), force)
     net = load_weights(preset, state)

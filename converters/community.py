@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeface.converters.weights import StateDict, load_weights, read_state_dict
+from edgeface.nets.weights import StateDict, load_weights, read_state_dict
 
 if TYPE_CHECKING:
     import torch
@@ -68,6 +68,6 @@ def load_community(path: str | Path, preset: str) -> DetectorNet:
         MissingDependencyError: torch or safetensors is not installed.
         ModelNotFoundError: there is no such file.
         InvalidOptionError: unknown preset.
-        ConversionError: the file is no state dict, or its weights do not fit the preset.
+        CheckpointError: the file is no state dict, or its weights do not fit the preset.
     """
     return load_weights(preset, rename(read_state_dict(path)))

@@ -11,8 +11,8 @@ import pytest
 
 from edgeface.cli.main import main
 from edgeface.converters.community import load_community, rename, rename_key
-from edgeface.converters.weights import load_weights, read_state_dict
-from edgeface.errors import ConversionError, InvalidOptionError, ModelNotFoundError
+from edgeface.errors import CheckpointError, InvalidOptionError, ModelNotFoundError
+from edgeface.nets.weights import load_weights, read_state_dict
 
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")
@@ -128,7 +128,7 @@ def test_every_mismatch_is_listed(state: dict[str, Any]) -> None:
     broken["fpn.merge9.0.weight"] = torch.zeros(1)
     broken["ClassHead.0.conv1x1.weight"] = torch.zeros(6, 64, 1, 1)
     broken["BboxHead.0.conv1x1.bias"] = torch.full((8,), float("nan"))
-    with pytest.raises(ConversionError) as caught:
+    with pytest.raises(CheckpointError) as caught:
         load_weights(PRESET, rename(broken))
     message = str(caught.value)
     assert "missing neck.smooth.0.0.weight" in message
@@ -138,7 +138,7 @@ def test_every_mismatch_is_listed(state: dict[str, Any]) -> None:
 
 
 def test_a_checkpoint_of_another_net_is_refused_in_a_line_or_two(state: dict[str, Any]) -> None:
-    with pytest.raises(ConversionError, match=r"'retinaface_resnet18'.*and \d+ more") as caught:
+    with pytest.raises(CheckpointError, match=r"'retinaface_resnet18'.*and \d+ more") as caught:
         load_weights("retinaface_resnet18", rename(state))
     assert len(str(caught.value)) < 2000
 
@@ -160,7 +160,7 @@ def test_a_pickle_with_code_is_refused_and_does_not_run(
     torch.save({"weight": Code()}, "torch.pth")
     Path("plain.pth").write_bytes(pickle.dumps(Code()))
     for name in ("torch.pth", "plain.pth"):
-        with pytest.raises(ConversionError, match="state dict"):
+        with pytest.raises(CheckpointError, match="state dict"):
             read_state_dict(name)
     assert not Path("code-ran").exists()
 
@@ -175,14 +175,14 @@ def test_a_pickle_with_code_is_refused_and_does_not_run(
 )
 def test_other_contents_are_refused(content: Any, got: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "other.pth")
-    with pytest.raises(ConversionError, match=got):
+    with pytest.raises(CheckpointError, match=got):
         read_state_dict(tmp_path / "other.pth")
 
 
 @pytest.mark.parametrize("name", ["broken.pth", "broken.safetensors", "empty.pth"])
 def test_damaged_files_are_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"" if name == "empty.pth" else b"\x80nonsense" * 99)
-    with pytest.raises(ConversionError, match=re.escape(name)):
+    with pytest.raises(CheckpointError, match=re.escape(name)):
         read_state_dict(tmp_path / name)
 
 

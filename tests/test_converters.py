@@ -23,8 +23,8 @@ from edgeface.converters.parity import (
     torch_outputs,
 )
 from edgeface.converters.tflite import to_tflite
-from edgeface.converters.weights import load_weights, read_bundle_weights
 from edgeface.errors import ConversionError, InvalidOptionError, MissingDependencyError
+from edgeface.nets.weights import load_weights, read_bundle_weights
 from edgeface.preprocess import Letterbox
 from edgeface.runtimes.base import RuntimeOptions, load
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,8 @@ from edgeface.converters.report import (
     ParityReport,
     TensorParity,
 )
-from edgeface.converters.weights import load_weights, read_bundle_weights
-from edgeface.errors import ConversionError, InvalidOptionError, MissingDependencyError
+from edgeface.errors import ConversionError, InvalidOptionError
+from edgeface.nets.weights import load_weights, read_bundle_weights
 
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")
@@ -235,12 +236,27 @@ def test_export_command_needs_the_weights_of_a_model(
     assert "export from the checkpoint instead" in capsys.readouterr().err
 
 
-def test_export_without_torch_names_the_extra(
-    net: DetectorNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("package", ["torch", "safetensors"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["export", "--model", PRESET, "-o", "out"],
+        ["import", "weights.pth", "--preset", PRESET, "-o", "out"],
+        ["train", "--data", "faces", "--output", "out"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_without_torch_a_command_names_the_extra(
+    command: list[str], package: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingDependencyError, match=r"edgeface\[convert\]"):
-        load_weights(PRESET, {})
+    code = f"import sys; sys.modules[{package!r}] = None; "
+    code += f"from edgeface.cli.main import main; sys.exit(main({command!r}))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert f"'{package}'" in result.stderr
+    assert "pip install 'edgeface[convert]'" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from edgeface.errors import InvalidOptionError, TrainingError
+from edgeface.errors import CheckpointError, InvalidOptionError, TrainingError
 from edgeface.evaluation.run import evaluate
 from edgeface.evaluation.wider import SUBSETS, WiderImage
 from edgeface.nets import DetectorNet, build
 from edgeface.training.cache import build_cache
-from edgeface.training.checkpoint import load_weights
+from edgeface.training.checkpoint import load_initial_weights
 from edgeface.training.dataset import FaceDataset, Root, held_out
 from edgeface.training.labels import read_labels
 from edgeface.training.loop import Settings, train
@@ -77,7 +77,7 @@ def test_a_killed_run_resumes_with_the_same_losses(roots: list[Root], tmp_path: 
     settings = Settings(tmp_path / "whole", workers=0, log_steps=1)
     train(fresh_net(), roots, SHORT, settings)
 
-    def kill(done: int, _steps: int, _text: str) -> None:
+    def kill(done: int, _text: str) -> None:
         if done == 8:
             raise KilledError
 
@@ -152,8 +152,8 @@ def test_clear_errors_before_the_first_step(roots: list[Root], tmp_path: Path) -
     other = replace(one, preset="retinaface_resnet18")
     with pytest.raises(TrainingError, match="of preset 'retinaface_resnet18'"):
         train(build(other.preset), roots, other, replace(settings, resume=True))
-    with pytest.raises(TrainingError, match="weights of"):
-        load_weights(tmp_path / "run" / "weights.safetensors", build(other.preset))
+    with pytest.raises(CheckpointError, match="preset 'retinaface_resnet18'"):
+        load_initial_weights(tmp_path / "run" / "weights.safetensors", build(other.preset))
     with pytest.raises(InvalidOptionError, match="retinaface_mobilenet025"):
         build("retinaface")
 

@@ -74,7 +74,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export, print the comparison with torch, and name the bundle."""
     from edgeface.converters.bundle import MODEL_CARD, PRECISION, TARGETS, check_output, convert
-    from edgeface.converters.weights import (
+    from edgeface.nets.weights import (
         describe_source,
         load_weights,
         read_bundle_weights,

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     """Import, print the comparison with torch, and name the bundle."""
     from edgeface.converters.bundle import TARGETS, check_output, convert
     from edgeface.converters.community import load_community
-    from edgeface.converters.weights import describe_source
+    from edgeface.nets.weights import describe_source
 
     check_output(args.output, args.force)
     net = load_community(args.checkpoint, args.preset)

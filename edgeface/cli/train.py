@@ -6,10 +6,10 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeface.cache import cache_dir
-from edgeface.cli.progress import track
+from edgeface.cli.progress import LOG_SECONDS, TERMINAL_SECONDS, track
 from edgeface.errors import InvalidOptionError, missing_extra
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from edgeface.training.labels import Problem
 
 PROBLEMS_SHOWN = 10
-QUIET_SECONDS = 10.0
 EPILOG = """\
 examples:
   edgeface train --data WIDER --output runs/first
@@ -84,13 +83,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Train; returns the exit code."""
-    try:
-        import torch
-    except ImportError as error:
-        raise missing_extra("torch", "train") from error
-    from tqdm import tqdm
-
     from edgeface.nets import build
+    from edgeface.training.device import is_first_process, prepare
     from edgeface.training.loop import Settings, train
     from edgeface.training.recipes import choose_recipe, scale_steps
     from edgeface.training.validation import held_out_figures, held_out_pictures
@@ -100,23 +94,19 @@ def run(args: argparse.Namespace) -> int:
         recipe = scale_steps(recipe, args.steps)
     if args.seed is not None:
         recipe = replace(recipe, seed=args.seed)
-    torch.manual_seed(recipe.seed)
+    device = prepare(args.device, args.threads, recipe.seed)
     net = build(args.preset)
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    device = args.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     settings = Settings(args.output, args.resume, args.weights, device, args.workers, args.compile)
+    if not args.data and not args.partial:
+        raise InvalidOptionError("expected pictures to train on, got none; name them with --data")
     cache = args.cache or (cache_dir() or args.output) / "pictures"
     roots = [_root(text, cache, partial=False) for text in args.data]
     roots += [_root(text, cache, partial=True) for text in args.partial]
     pictures = held_out_pictures(roots, recipe.held_out)
 
-    interval = 0.1 if sys.stderr.isatty() else QUIET_SECONDS
-    with tqdm(total=recipe.steps, unit="step", dynamic_ncols=True, mininterval=interval) as bar:
+    with _progress_bar(recipe.steps, shown=is_first_process()) as bar:
 
-        def show(done: int, _steps: int, text: str) -> None:
+        def show(done: int, text: str) -> None:
             bar.set_postfix_str(text, refresh=False)
             bar.update(done - bar.n)
 
@@ -128,8 +118,21 @@ def run(args: argparse.Namespace) -> int:
             on_checkpoint=lambda averaged, _step: held_out_figures(averaged, pictures),
             progress=show,
         )
-    print(f"trained {args.preset} for {recipe.steps} steps: {args.output / 'weights.safetensors'}")
+    if is_first_process():
+        weights = args.output / "weights.safetensors"
+        print(f"trained {args.preset} for {recipe.steps} steps: {weights}")
     return 0
+
+
+def _progress_bar(steps: int, *, shown: bool) -> Any:
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise missing_extra("tqdm", "train") from error
+    interval = TERMINAL_SECONDS if sys.stderr.isatty() else LOG_SECONDS
+    return tqdm(
+        total=steps, unit="step", dynamic_ncols=True, mininterval=interval, disable=not shown
+    )
 
 
 def _root(text: str, cache: Path, *, partial: bool) -> Root:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -110,7 +111,7 @@ def _decode_all(
     progress: Callable[[Iterable[Any]], Iterable[Any]],
 ) -> None:
     pixels_file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = pixels_file.with_suffix(".tmp")
+    temporary = pixels_file.with_suffix(f".{os.getpid()}.tmp")
     shapes: list[tuple[int, int] | None] = []
     try:
         with temporary.open("wb") as output:

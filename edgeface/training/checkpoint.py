@@ -11,6 +11,8 @@ from torch import nn
 
 from edgeface.bundle import write_atomic
 from edgeface.errors import TrainingError
+from edgeface.nets import DetectorNet
+from edgeface.nets.weights import load_into, read_state_dict
 
 LAST = "last.pt"
 WEIGHTS = "weights.safetensors"
@@ -99,30 +101,16 @@ def load_checkpoint(
         ) from error
 
 
-def load_weights(path: Path, net: nn.Module) -> None:
-    """Load weights in safetensors form into a net, or into its backbone where they are one's.
+def load_initial_weights(path: Path, net: DetectorNet) -> None:
+    """Load weights into a net, or into its backbone where they are one's (classifier left out).
 
     Raises:
-        TrainingError: the file cannot be read or its tensors do not fit.
+        ModelNotFoundError: there is no such file.
+        CheckpointError: the file cannot be read, or its weights do not fit.
     """
-    from safetensors.torch import load_file
-
-    try:
-        weights = load_file(path)
-    except Exception as error:
-        raise TrainingError(f"expected safetensors weights in {path}, got: {error}") from error
-    target = net if any(name.startswith("backbone.") for name in weights) else net.backbone
-    if not isinstance(target, nn.Module):
-        raise TrainingError(f"expected a net with a backbone, got {type(net).__name__}")
-    own = target.state_dict()
-    counters = {name for name in own if name.endswith("num_batches_tracked")}
-    classifier = {name for name in weights if name.startswith("fc.")}
-    missing = sorted(own.keys() - weights.keys() - counters)
-    extra = sorted(weights.keys() - own.keys() - classifier)
-    shapes = sorted(k for k in own.keys() & weights.keys() if own[k].shape != weights[k].shape)
-    if missing or extra or shapes:
-        raise TrainingError(
-            f"expected the weights of {type(target).__name__} in {path}; "
-            f"missing {missing[:5]}, unexpected {extra[:5]}, of another shape {shapes[:5]}"
-        )
-    target.load_state_dict({name: weights.get(name, value) for name, value in own.items()})
+    state = read_state_dict(path)
+    if any(name.startswith("backbone.") for name in state):
+        load_into(net, state, f"preset '{net.preset}'")
+    else:
+        features = {name: value for name, value in state.items() if not name.startswith("fc.")}
+        load_into(net.backbone, features, type(net.backbone).__name__)

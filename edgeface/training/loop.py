@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -19,10 +20,11 @@ from edgeface.training.checkpoint import (
     LAST,
     AveragedWeights,
     load_checkpoint,
-    load_weights,
+    load_initial_weights,
     save_checkpoint,
 )
 from edgeface.training.dataset import Batch, FaceDataset, Root, collate
+from edgeface.training.device import has_bf16, join_processes
 from edgeface.training.log import LogRow, TrainingLog
 from edgeface.training.losses import BatchTargets, Losses, multitask_loss
 from edgeface.training.recipe import Phase, Recipe
@@ -76,7 +78,7 @@ def train(
     recipe: Recipe,
     settings: Settings,
     on_checkpoint: Callable[[DetectorNet, int], dict[str, float]] | None = None,
-    progress: Callable[[int, int, str], None] = lambda _done, _all, _text: None,
+    progress: Callable[[int, str], None] = lambda _done, _text: None,
 ) -> DetectorNet:
     """Train a net and return it with its averaged weights.
 
@@ -87,14 +89,15 @@ def train(
         settings: where and how to do it.
         on_checkpoint: called with the averaged net and the step at every checkpoint; the figures
             it returns go to the log.
-        progress: called after each logged step with steps done, all steps and a line of text.
+        progress: called after each logged step with the steps done and a line of text.
 
     Raises:
+        CheckpointError: the initial weights do not fit.
         TrainingError: bad recipe or checkpoint, or a loss that is not finite; the message names
             the pictures of that batch, and the last checkpoint stays.
     """
     recipe.check(net.anchors.max_stride)
-    world, rank = _join_processes(settings.device)
+    world, rank = join_processes(settings.device)
     for phase in recipe.phases:
         if phase.batch % world:
             raise TrainingError(
@@ -102,7 +105,7 @@ def train(
             )
     device = torch.device(settings.device)
     if settings.weights is not None and not settings.resume:
-        load_weights(settings.weights, net)
+        load_initial_weights(settings.weights, net)
     net.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         _parameter_groups(net, recipe.weight_decay), lr=1.0, momentum=recipe.momentum
@@ -167,23 +170,16 @@ def train(
                 samples_per_second=speed,
             )
             log.step(row)
-            progress(done, recipe.steps, f"loss {row.loss:.3f}, {speed:.0f} samples/s")
+            progress(done, f"loss {row.loss:.3f}, {speed:.0f} samples/s")
         if rank == 0 and (
             done == recipe.steps or time.monotonic() - saved > settings.save_minutes * 60
         ):
             save(done)
             saved = time.monotonic()
+    if world > 1:
+        distributed.destroy_process_group()
     net.load_state_dict(average.state)
     return net.eval()
-
-
-def _join_processes(device: str) -> tuple[int, int]:
-    """Join the other processes of ``torchrun``; returns their number and this one's rank."""
-    if not distributed.is_torchelastic_launched():
-        return 1, 0
-    if not distributed.is_initialized():
-        distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    return distributed.get_world_size(), distributed.get_rank()
 
 
 def _parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -197,8 +193,6 @@ def _parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, obj
 
 
 def _averaged_copy(net: DetectorNet, average: AveragedWeights) -> DetectorNet:
-    import copy
-
     averaged = copy.deepcopy(net)
     averaged.load_state_dict(average.state)
     return averaged.eval()
@@ -243,7 +237,7 @@ def _losses(
 ) -> Losses:
     images = batch.images.to(device, non_blocking=True).permute(0, 3, 1, 2)
     targets = BatchTargets(*(tensor.to(device, non_blocking=True) for tensor in batch.targets))
-    with torch.autocast(device.type, torch.bfloat16) if _has_bf16(device) else nullcontext():
+    with torch.autocast(device.type, torch.bfloat16) if has_bf16(device) else nullcontext():
         outputs = model(images.float())
     divisor = None
     if world > 1:
@@ -258,10 +252,3 @@ def _losses(
         negatives_per_positive=recipe.negatives_per_positive,
         divisor=divisor,
     )
-
-
-def _has_bf16(device: torch.device) -> bool:
-    """Whether bf16 is faster than fp32 here: on GPUs, and on CPUs with bf16 instructions."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

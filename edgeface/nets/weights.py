@@ -6,17 +6,18 @@ import hashlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from edgeface.errors import ConversionError, ModelNotFoundError, missing_extra
+import torch
+from safetensors.torch import load, load_file
+from torch import nn
 
-if TYPE_CHECKING:
-    import torch
+from edgeface.bundle import Bundle
+from edgeface.errors import CheckpointError, ModelNotFoundError
+from edgeface.nets.detector import DetectorNet
+from edgeface.nets.presets import build
 
-    from edgeface.bundle import Bundle
-    from edgeface.nets import DetectorNet
-
-StateDict = Mapping[str, "torch.Tensor"]
+StateDict = Mapping[str, torch.Tensor]
 BATCH_COUNTER = "num_batches_tracked"
 WRAPPERS = ("average", "state_dict")
 SHOWN = 8
@@ -30,11 +31,9 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     prefixes (``DataParallel``).
 
     Raises:
-        MissingDependencyError: torch or safetensors is not installed.
         ModelNotFoundError: there is no such file.
-        ConversionError: the file holds no state dict, or is a pickle with code.
+        CheckpointError: the file holds no state dict, or is a pickle with code.
     """
-    torch, load_file = _libraries()
     path = Path(path)
     if not path.is_file():
         raise ModelNotFoundError(
@@ -48,7 +47,7 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
                 warnings.simplefilter("ignore")
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ConversionError(
+        raise CheckpointError(
             f"expected a state dict in '{path}' (.safetensors, or .pth with tensors alone), got a "
             f"file that cannot be read as one ({_first_line(error)}); save it again with "
             "torch.save(model.state_dict(), path)"
@@ -61,7 +60,7 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
         or not content
         or not all(isinstance(value, torch.Tensor) for value in content.values())
     ):
-        raise ConversionError(
+        raise CheckpointError(
             f"expected a state dict (names to tensors) in '{path}', got {_summary(content)}; "
             "save it again with torch.save(model.state_dict(), path)"
         )
@@ -72,7 +71,6 @@ def read_bundle_weights(bundle: Bundle) -> dict[str, torch.Tensor]:
     """Read the weights that a bundle holds, after checking their hash.
 
     Raises:
-        MissingDependencyError: torch or safetensors is not installed.
         ModelNotFoundError: the bundle holds no weights.
         ModelIntegrityError: they are damaged.
     """
@@ -82,11 +80,7 @@ def read_bundle_weights(bundle: Bundle) -> dict[str, torch.Tensor]:
             f"expected a bundle with its weights (safetensors, fp32), got '{bundle.path}', which "
             "has none; export from the checkpoint instead"
         )
-    content = bundle.open(artifact)
-    _libraries()
-    from safetensors.torch import load
-
-    state: dict[str, torch.Tensor] = load(content)
+    state: dict[str, torch.Tensor] = load(bundle.open(artifact))
     return state
 
 
@@ -109,15 +103,28 @@ def load_weights(preset: str, state: StateDict) -> DetectorNet:
         The net, in evaluation mode.
 
     Raises:
-        MissingDependencyError: torch is not installed.
         InvalidOptionError: unknown preset.
-        ConversionError: missing, unexpected, wrongly shaped or non-finite weights; it lists them.
+        CheckpointError: missing, unexpected, wrongly shaped or non-finite weights; it lists them.
     """
-    _libraries()
-    from edgeface.nets import build
-
     net = build(preset)
-    wanted = {key: value for key, value in net.state_dict().items() if BATCH_COUNTER not in key}
+    load_into(net, state, f"preset '{preset}'")
+    return net.eval()
+
+
+def load_into(module: nn.Module, state: StateDict, name: str) -> None:
+    """Load a state dict into a net or a part of it.
+
+    Batch norm's step counters may be absent; every other key must match.
+
+    Args:
+        module: what gets the weights.
+        state: float tensors by key.
+        name: what the weights are expected to be of, for the message.
+
+    Raises:
+        CheckpointError: missing, unexpected, wrongly shaped or non-finite weights; it lists them.
+    """
+    wanted = {key: value for key, value in module.state_dict().items() if BATCH_COUNTER not in key}
     given = {key: value for key, value in state.items() if BATCH_COUNTER not in key}
     problems = []
     if missing := wanted.keys() - given.keys():
@@ -134,21 +141,11 @@ def load_weights(preset: str, state: StateDict) -> DetectorNet:
     if broken := {key for key in common if not given[key].isfinite().all()}:
         problems.append(f"not finite: {_listed(broken)}")
     if problems:
-        raise ConversionError(
-            f"expected the weights of preset '{preset}', got a state dict with "
+        raise CheckpointError(
+            f"expected the weights of {name}, got a state dict with "
             f"{'; '.join(problems)}; choose the preset that the checkpoint was trained as"
         )
-    net.load_state_dict(given, strict=False)
-    return net.eval()
-
-
-def _libraries() -> tuple[Any, Any]:
-    try:
-        import torch
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise missing_extra(error.name or "torch", "convert") from error
-    return torch, load_file
+    module.load_state_dict(given, strict=False)
 
 
 def _listed(keys: set[str]) -> str:
