@@ -269,3 +269,24 @@ def test_sizes_that_cannot_be_read(text: str) -> None:
 
 def test_sizes_are_width_by_height() -> None:
     assert parse_size("640x480") == (640, 480)
+
+
+@pytest.mark.usefixtures("fake_converters")
+def test_export_stores_the_card_and_metadata_it_is_given(
+    net: DetectorNet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = tmp_path / "bundle"
+    write_bundle("bundle", net, Conversion({}, (), parity(120)), bundle, METADATA)
+    (tmp_path / "card.md").write_text("# Card\n")
+    (tmp_path / "facts.json").write_text('{"licence": "Apache-2.0"}')
+    out = tmp_path / "out"
+    command = ["export", "--model", str(bundle), "--target", "onnx", "-o", str(out)]
+    assert main([*command, "--card", str(tmp_path / "gone.md")]) == 1
+    (tmp_path / "list.json").write_text("[1]")
+    assert main([*command, "--metadata", str(tmp_path / "list.json")]) == 1
+    assert "JSON object" in capsys.readouterr().err
+    assert not out.exists()
+    facts = ["--metadata", str(tmp_path / "facts.json"), "--card", str(tmp_path / "card.md")]
+    assert main([*command, *facts]) == 0
+    assert load_bundle(out).metadata["licence"] == "Apache-2.0"
+    assert (out / "MODEL_CARD.md").read_text() == "# Card\n"

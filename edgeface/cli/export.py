@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,6 +58,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="make the TFLite graph static for this size; repeat for several in one file "
         "(default: any size)",
     )  # fmt: skip
+    parser.add_argument(
+        "--metadata", metavar="FILE", type=Path,
+        help="JSON object for the manifest: licence, training data, recipe, accuracy",
+    )  # fmt: skip
+    parser.add_argument(
+        "--card", metavar="FILE", type=Path, help="model card in Markdown (default: the model's)"
+    )
     add_output_options(parser)
 
 
@@ -99,16 +107,20 @@ def run(args: argparse.Namespace) -> int:
             )
         bundle = load_bundle(args.model)
         net = load_weights(bundle.preset, read_bundle_weights(bundle))
-        metadata = bundle.metadata
-        card = bundle.path / MODEL_CARD
-        model_card = card.read_text("utf-8") if card.is_file() else None
+        metadata, card = bundle.metadata, bundle.path / MODEL_CARD
     elif args.preset is None:
         raise InvalidOptionError(
             "expected --preset with --checkpoint, got none; name the preset that it was trained as"
         )
     else:
         net = load_weights(args.preset, read_state_dict(args.checkpoint))
-        metadata, model_card = describe_source(args.checkpoint), None
+        metadata, card = describe_source(args.checkpoint), None
+    if args.metadata is not None:
+        metadata = {**metadata, **_read_metadata(args.metadata)}
+    card = args.card or card
+    model_card = card.read_text("utf-8") if card and card.is_file() else None
+    if args.card and model_card is None:
+        raise InvalidOptionError(f"expected a model card in '{args.card}', found no such file")
     conversion = convert(net, track(targets, "converting", unit="format"), input_sizes)
     write(args, net, conversion, metadata, model_card)
     return 0
@@ -137,6 +149,20 @@ def write(
     for artifact in bundle.artifacts:
         size = (bundle.path / artifact.file).stat().st_size / 1e6
         print(f"{args.output / artifact.file}: {size:.2f} MB, sha256 {artifact.sha256}")
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidOptionError(
+            f"expected a JSON object in '{path}' for --metadata, got: {error}"
+        ) from error
+    if not isinstance(content, dict):
+        raise InvalidOptionError(
+            f"expected a JSON object in '{path}' for --metadata, got a {type(content).__name__}"
+        )
+    return content
 
 
 def parse_size(text: str) -> tuple[int, int]:
