@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,12 @@ from edgeface.runtimes.base import Runtime, RuntimeOptions
 from edgeface.runtimes.base import backend as find_backend
 from edgeface.selection import Candidate
 from edgeface.startup import start
+from edgeface.stream import Stream, open_stream
+from edgeface.video import VideoSource
+
+if TYPE_CHECKING:
+    from edgeface.capture import Watchdog
+    from edgeface.tracking import Tracker
 
 # More threads than a phone or board has big cores slow a small model down.
 MAX_DEFAULT_THREADS = 4
@@ -175,6 +181,44 @@ class Detector:
         if isinstance(image, (list, tuple)):
             return [self._detect(one, color) for one in image]
         return self._detect(image, color)
+
+    def stream(
+        self,
+        source: VideoSource,
+        mode: str = "latest",
+        *,
+        color: str = "bgr",
+        track: bool | Tracker | None = None,
+        realtime: bool | None = None,
+        watchdog: Watchdog | None = None,
+    ) -> Stream:
+        """Find the faces of each frame of a camera, network stream, file or iterable.
+
+        ``for result in detector.stream(0): result.faces``, or ``async for``; see ``Stream``.
+
+        Args:
+            source: camera index or device file; URL (rtsp://, http://, ...); path of a video or an
+                animated GIF; or an iterable of what the detector takes.
+            mode: "latest" skips to the newest frame and counts the dropped ones, so that an app
+                never lags behind; "every" gives all in order and lets the source wait.
+            color: channel order of arrays in an iterable: "bgr" or "rgb".
+            track: give faces ``track_ids``: True, or a ``Tracker`` with options of its own.
+            realtime: play recordings at their own pace; None: in mode "latest".
+            watchdog: when a camera or live URL counts as lost; it is reopened.
+
+        Raises:
+            InvalidImageError: the file is missing.
+            InvalidOptionError: unknown mode or color, or no source.
+        """
+        return open_stream(
+            self,
+            source,
+            mode,
+            color=color,
+            track=track,
+            realtime=realtime,
+            watchdog=watchdog,
+        )
 
     def explain(self) -> Explanation:
         """Say which backend and artifact run, with which options, and why not the others."""
