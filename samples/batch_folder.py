@@ -1,16 +1,17 @@
-"""Faces of every picture in a folder, one JSON object per line; broken pictures are recorded.
+"""Faces of every picture below a folder, in the format of your choice.
 
 Run: python samples/batch_folder.py PHOTOS -o faces.jsonl
+     python samples/batch_folder.py PHOTOS --format yolo -o labels/
 """
 
 import argparse
-import json
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from edgeface import Detector, EdgeFaceError
+from edgeface import Detector
+from edgeface.errors import InvalidImageError
 from edgeface.imageio import read_image
+from edgeface.outputs import OUTPUTS, Shot
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
@@ -19,25 +20,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=Path("faces.jsonl"))
-    parser.add_argument("--readers", type=int, default=2, help="threads that decode pictures")
+    parser.add_argument("--format", choices=OUTPUTS, default="jsonl")
     args = parser.parse_args()
 
-    paths = sorted(p for p in args.folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    paths = sorted(path for path in args.folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     found = failed = 0
-    with Detector() as detector, args.output.open("w") as lines:
-
-        def record(path: Path) -> dict:
+    with Detector() as detector, OUTPUTS[args.format](args.output) as output:
+        for path in paths:
             try:
-                faces = detector(read_image(path))
-            except EdgeFaceError as error:
-                return {"file": str(path), "error": str(error)}
-            return {"file": str(path), **faces.to_dict()}
-
-        with ThreadPoolExecutor(args.readers) as readers:
-            for row in readers.map(record, paths):
-                lines.write(json.dumps(row) + "\n")
-                found += len(row.get("faces", []))
-                failed += "error" in row
+                image = read_image(path)
+            except InvalidImageError as error:
+                print(error, file=sys.stderr)
+                output.fail(str(path), error)
+                failed += 1
+                continue
+            faces = detector(image)
+            height, width = image.shape[:2]
+            relative = path.relative_to(args.folder)
+            output.add(Shot(str(path), faces, width, height, relative=relative))
+            found += len(faces)
     print(f"{len(paths)} pictures, {found} faces, {failed} failed: {args.output}")
     sys.exit(failed > 0)
 

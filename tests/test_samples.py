@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
 import subprocess
 import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import cv2
@@ -33,6 +38,17 @@ def run(name: str, *arguments: object, code: int = 0, cwd: Path | None = None) -
     )
     assert done.returncode == code, done.stderr
     return done.stderr if code else done.stdout
+
+
+@contextmanager
+def serving(name: str, *arguments: object) -> Iterator[str]:
+    """Run a sample that serves, and give the URL that it prints."""
+    command = [sys.executable, SAMPLES / name, *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.kill()
 
 
 @pytest.fixture(scope="session")
@@ -70,6 +86,54 @@ def test_onnx_minimal_agrees_with_the_detector(
     np.testing.assert_allclose(printed[:, :4], faces.boxes, atol=0.02)
     np.testing.assert_allclose(printed[:, 4], faces.scores, atol=1e-3)
     np.testing.assert_allclose(printed[:, 5:], faces.landmarks.reshape(-1, 10), atol=0.02)
+
+
+def test_webcam_prints_where_it_has_no_window(gif: Path) -> None:
+    lines = run("webcam.py", gif).splitlines()
+    assert re.match(r" +\d\.\d s: \d faces, .+ ids \[", lines[0])
+    assert re.match(r"\d+ frames, \d+ dropped, 0 reconnects, ", lines[-1])
+
+
+def test_webcam_shows_a_window_until_q(gif: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = spec_from_file_location("webcam", SAMPLES / "webcam.py")
+    webcam = module_from_spec(spec)
+    spec.loader.exec_module(webcam)
+    shown = []
+    keys = iter([255, 255, ord("q")])
+    monkeypatch.setattr(webcam, "why_no_window", lambda: None)
+    monkeypatch.setattr(cv2, "imshow", lambda title, image: shown.append(image.shape))
+    monkeypatch.setattr(cv2, "waitKey", lambda delay: next(keys))
+    monkeypatch.setattr(cv2, "getWindowProperty", lambda title, kind: 1.0)
+    monkeypatch.setattr(sys, "argv", ["webcam.py", str(gif)])
+    webcam.main()
+    assert shown == [(270, 480, 3)] * 3
+
+
+def test_attendance_counts_each_visit_once(data: Path, tmp_path: Path) -> None:
+    couple = data / "video" / "head-pose-face-detection-female-and-male.gif"
+    lines = run("attendance.py", couple, "-o", tmp_path / "visits.csv").splitlines()
+    with (tmp_path / "visits.csv").open() as file:
+        visits = list(csv.DictReader(file))
+    assert len(visits) == 2
+    assert all(float(visit["last_s"]) - float(visit["first_s"]) >= 0.5 for visit in visits)
+    assert lines[-1].startswith("2 visitors; 56 frames, 0 dropped")
+    assert sum("visitor " in line for line in lines) == 2
+
+
+def test_mjpeg_server_streams_pictures(gif: Path) -> None:
+    with serving("mjpeg_server.py", gif, "--port", 0) as url:
+        with urllib.request.urlopen(url, timeout=60) as page:
+            assert b"src=/stream.mjpg" in page.read()
+        with urllib.request.urlopen(f"{url}stream.mjpg", timeout=60) as stream:
+            assert stream.headers["Content-Type"] == "multipart/x-mixed-replace; boundary=frame"
+            for _ in range(3):
+                assert stream.readline() == b"--frame\r\n"
+                assert stream.readline() == b"Content-Type: image/jpeg\r\n"
+                length = int(stream.readline().split()[1])
+                assert stream.readline() == b"\r\n"
+                picture = np.frombuffer(stream.read(length), np.uint8)
+                assert cv2.imdecode(picture, cv2.IMREAD_COLOR).shape == (270, 480, 3)
+                assert stream.readline() == b"\r\n"
 
 
 def test_opencv_loop(gif: Path, tmp_path: Path) -> None:
