@@ -20,6 +20,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgeface import Detector
+from edgeface.video import Video
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 BUNDLE = Path(__file__).parents[1] / "edgeface" / "models" / "retinaface_mobilenet025"
@@ -107,6 +108,16 @@ def test_webcam_shows_a_window_until_q(gif: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys, "argv", ["webcam.py", str(gif)])
     webcam.main()
     assert shown == [(270, 480, 3)] * 3
+
+
+def test_blur_video_leaves_no_face(gif: Path, tmp_path: Path) -> None:
+    assert "45 frames" in run("blur_video.py", gif, "-o", tmp_path / "blurred.mp4")
+    detector = Detector()
+    with Video(gif) as before, Video(tmp_path / "blurred.mp4") as after:
+        pairs = list(zip(before, after, strict=True))[::4]
+    found = [(len(detector(old)), len(detector(new))) for old, new in pairs]
+    assert all(old >= 3 for old, _ in found)
+    assert not any(new for _, new in found)
 
 
 def test_attendance_counts_each_visit_once(data: Path, tmp_path: Path) -> None:
