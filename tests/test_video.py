@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edgeface.errors import InvalidImageError
-from edgeface.video import Video, is_video
+from edgeface.errors import InvalidImageError, StreamError
+from edgeface.video import Video, file_path, is_video
 
 
 @pytest.fixture
@@ -47,6 +47,65 @@ def test_tells_videos_from_pictures(clip: Path, tmp_path: Path) -> None:
     assert is_video(clip)
     assert not is_video(picture)
     assert not is_video(text)
+
+
+def test_timestamps_are_those_of_the_frames(clip: Path) -> None:
+    with Video(clip) as video:
+        assert not video.live
+        timestamps = [frame.timestamp for frame in iter(video.read, None)]
+    assert timestamps == pytest.approx(np.arange(6) / 12.5)
+
+
+def test_timestamps_of_variable_frame_rate(data: Path) -> None:
+    with Video(data / "video" / "classroom.gif") as video:
+        timestamps = [frame.timestamp for frame in iter(video.read, None)]
+    assert len(timestamps) == 45
+    assert timestamps[:4] == pytest.approx([0, 0.07, 0.13, 0.2])
+
+
+def test_damage_in_the_middle_leaves_a_gap(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 20, (64, 48))
+    for value in range(0, 240, 6):
+        writer.write(np.full((48, 64, 3), value, np.uint8))
+    writer.release()
+    content = bytearray(path.read_bytes())
+    middle = slice(len(content) * 4 // 10, len(content) // 2)
+    content[middle] = bytes(len(content[middle]))
+    path.write_bytes(content)
+    with Video(path) as video:
+        frames = list(iter(video.read, None))
+    timestamps = [frame.timestamp for frame in frames]
+    assert 20 <= len(frames) < 40
+    assert timestamps == sorted(set(timestamps))
+    assert timestamps[-1] == pytest.approx(39 * 0.05)
+    assert frames[-1].image.mean() == pytest.approx(234, abs=4)
+
+
+def test_a_file_that_is_cut_off_ends_early(clip: Path) -> None:
+    content = clip.read_bytes()
+    clip.write_bytes(content[: len(content) * 9 // 10])
+    with Video(clip) as video:
+        assert 1 <= len(list(video)) < 6
+
+
+def test_an_empty_file(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.mp4"
+    empty.touch()
+    with pytest.raises(InvalidImageError, match=r"got .*empty\.mp4 of 0 bytes"):
+        Video(empty)
+
+
+def test_a_camera_that_is_not_there() -> None:
+    with pytest.raises(StreamError, match="open the camera 97, but it cannot be opened"):
+        Video(97)
+
+
+def test_which_sources_are_files(tmp_path: Path) -> None:
+    assert file_path("clip.mp4") == Path("clip.mp4")
+    assert file_path(tmp_path) == tmp_path
+    for source in (0, "rtsp://camera/stream", "HTTP://camera:8080/video.mjpg", "/dev/null"):
+        assert file_path(source) is None
 
 
 def test_wrong_files(tmp_path: Path) -> None:
