@@ -7,14 +7,21 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
+
+class Served(NamedTuple):
+    """A running ``edgeface serve``, and its address without the last slash."""
+
+    process: subprocess.Popen[str]
+    address: str
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +40,44 @@ def astronaut() -> NDArray[np.uint8]:
     image = skimage.astronaut()[..., ::-1].copy()
     image.setflags(write=False)
     return image
+
+
+@pytest.fixture(scope="session")
+def astronaut_clip(astronaut: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seconds of 25 Hz video, 640x480: the astronaut's portrait, slowly moving."""
+    path = tmp_path_factory.mktemp("clip") / "astronaut.mp4"
+    large = cv2.resize(astronaut, (900, 900))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25.0, (640, 480))
+    for angle in np.linspace(0, 2 * np.pi, 50, endpoint=False):
+        x, y = int(110 + 90 * np.cos(angle)), int(30 + 25 * np.sin(angle))
+        writer.write(np.ascontiguousarray(large[y : y + 480, x : x + 640]))
+    writer.release()
+    return path
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Served]]:
+    """Start ``edgeface serve`` on a free port: ``serve(*options, patch="python code")``."""
+    pytest.importorskip("fastapi", reason="needs the extra 'serve'")
+    started: list[subprocess.Popen[str]] = []
+
+    def serve(*options: str, patch: str = "") -> Served:
+        code = f"import sys; from edgeface.cli.main import main; {patch}\nsys.exit(main())"
+        command = [sys.executable, "-c", code, "serve", *options, "--port", "0"]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        assert process.stdout is not None and process.stderr is not None
+        for line in process.stdout:
+            if "open http" in line:
+                return Served(process, line.split()[-1].rstrip("/"))
+        raise AssertionError(process.stderr.read())
+
+    yield serve
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture(scope="session")

@@ -48,6 +48,7 @@ def test_holds_the_bundles_and_no_data(installed: Path, wheel: Path) -> None:
     manifests = list(installed.glob("edgeface/models/*/manifest.json"))
     assert "retinaface_mobilenet025" in {manifest.parent.name for manifest in manifests}
     expected = {installed / "edgeface/py.typed"}
+    expected |= {installed / f"edgeface/server/page.{kind}" for kind in ("html", "css", "js")}
     for manifest in manifests:
         expected |= {manifest, manifest.with_name("MODEL_CARD.md")}
         artifacts = json.loads(manifest.read_text())["artifacts"]

@@ -9,11 +9,12 @@ import warnings
 from collections.abc import Sequence
 
 import edgeface
-from edgeface.cli import complain, detect, doctor, evaluate, export, import_checkpoint, train
+from edgeface.cli import complain, detect, doctor, evaluate, export, import_checkpoint, serve, train
 from edgeface.errors import EdgeFaceError
 
 COMMANDS = {
     "detect": detect,
+    "serve": serve,
     "doctor": doctor,
     "eval": evaluate,
     "train": train,
