@@ -48,10 +48,8 @@ class Scripted:
         step = self.script.pop(0) if len(self.script) > 1 else self.script[0]
         if isinstance(step, threading.Event):
             step.wait(10)
-            return None
-        if step is None:
-            return None
-        return Frame(step.copy(), None)
+            step = self.script.pop(0) if len(self.script) > 1 else None
+        return None if step is None else Frame(step.copy(), None)
 
     def close(self) -> None:
         self.closed += 1
@@ -194,8 +192,8 @@ def test_a_source_that_hangs_is_left_behind_and_replaced() -> None:
 
 
 def test_back_pressure_is_not_taken_for_a_loss() -> None:
-    changing = Scripted([grey(value) for value in range(1, 200)])
-    with make([changing]) as stream:
+    script = [step for value in range(1, 200) for step in (grey(value), None)]
+    with make([Scripted(script)]) as stream:
         next(stream)
         time.sleep(3 * FAST.timeout)
         assert [level(next(stream)) for _ in range(20)] == list(range(2, 22))
@@ -246,9 +244,10 @@ def test_wrong_limits(options: dict[str, Any]) -> None:
 
 def test_close_while_the_source_hangs() -> None:
     hang = threading.Event()
-    source = Scripted([grey(1), hang])
+    source = Scripted([grey(1), grey(2), hang, grey(3)])
     stream = make([source], watchdog=Watchdog())
     next(stream)
+    wait_until(lambda: len(source.script) == 1)
     started = time.monotonic()
     stream.close()
     assert time.monotonic() - started < 1
