@@ -102,8 +102,9 @@ def table(stats: StreamStats, samples: list[Sample], fps: float, offered: int) -
         "frame rate": f"{stats.frames / last.seconds:.1f} fps",
         "latency, median and p95": f"{stats.latency_p50_ms:.1f} ms, {stats.latency_p95_ms:.1f} ms",
         "reconnects": str(stats.reconnects),
-        "RSS at the start, after warm-up, at the end": (
-            f"{first.rss_mib:.1f}, {settled[0].rss_mib:.1f}, {last.rss_mib:.1f} MiB"
+        "RSS at the start, after warm-up, highest, at the end": (
+            f"{first.rss_mib:.1f}, {settled[0].rss_mib:.1f}, "
+            f"{max(each.rss_mib for each in samples):.1f}, {last.rss_mib:.1f} MiB"
         ),
         "RSS slope after warm-up": f"{slope:+.2f} MiB/h",
         "threads, start and end": f"{first.threads}, {last.threads}",

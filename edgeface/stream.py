@@ -106,7 +106,7 @@ class Stream(Iterator[StreamResult], AsyncIterator[StreamResult]):
         self._tracker = tracker
         self._frames = 0
         self._recent: deque[tuple[float, float]] = deque(maxlen=WINDOW)
-        self._pending: Future[StreamResult | None] | None = None
+        self._pending: Future[tuple[bool, StreamResult | None]] | None = None
         self._finalizer = weakref.finalize(self, capture.close)
 
     @property
@@ -152,19 +152,16 @@ class Stream(Iterator[StreamResult], AsyncIterator[StreamResult]):
         """Return the next frame with its faces; waits in a thread, and may be cancelled."""
         import asyncio
 
-        while True:
+        ready, result = False, None
+        while not ready:
             if self._pending is None:
-                loop = asyncio.get_running_loop()
-                self._pending = loop.run_in_executor(None, self._advance, ASYNC_WAIT)
+                self._pending = asyncio.get_running_loop().run_in_executor(None, self._poll)
             await asyncio.wait({self._pending})
             done, self._pending = self._pending, None
-            try:
-                result = done.result()
-            except NotYetError:
-                continue
-            if result is None:
-                raise StopAsyncIteration
-            return result
+            ready, result = done.result()
+        if result is None:
+            raise StopAsyncIteration
+        return result
 
     def __enter__(self) -> Stream:
         return self
@@ -189,6 +186,13 @@ class Stream(Iterator[StreamResult], AsyncIterator[StreamResult]):
         import asyncio
 
         await asyncio.to_thread(self.close)
+
+    def _poll(self) -> tuple[bool, StreamResult | None]:
+        """Whether something came within a short while, and what."""
+        try:
+            return True, self._advance(ASYNC_WAIT)
+        except NotYetError:
+            return False, None
 
     def _advance(self, limit: float | None = None) -> StreamResult | None:
         captured = self._capture.take(limit)

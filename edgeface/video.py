@@ -57,7 +57,8 @@ class Source(Protocol):
 class Video:
     """An open video file, camera or network stream; iterating reads its remaining frames.
 
-    Frames of a file that are damaged are left out.
+    Frames of a file that are damaged are left out. Where a stream changes its size, OpenCV scales
+    the frames to the first one's until the stream is reopened.
 
     Args:
         source: path of a video or an animated GIF; a camera's index or device file; a URL such as

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -195,51 +194,6 @@ def test_an_error_of_the_detector_leaves_the_stream_usable() -> None:
         with pytest.raises(RuntimeError, match="detector"):
             next(stream)
         assert level(next(stream)) == 2
-
-
-# async
-
-
-def test_async_for() -> None:
-    async def main() -> list[int]:
-        async with open_stream(no_faces, [grey(value) for value in range(5)], "every") as stream:
-            return [level(result) async for result in stream]
-
-    assert asyncio.run(main()) == [0, 1, 2, 3, 4]
-
-
-def test_the_event_loop_goes_on_while_a_stream_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeface.stream.ASYNC_WAIT", 0.02)
-    gate = threading.Event()
-
-    def pictures() -> Iterator[NDArray[np.uint8]]:
-        yield grey(1)
-        gate.wait(10)
-        yield grey(2)
-
-    async def main() -> list[int]:
-        async with open_stream(no_faces, pictures(), "every") as stream:
-            first = await anext(aiter(stream))
-            for _ in range(3):
-                with pytest.raises(asyncio.TimeoutError):
-                    await asyncio.wait_for(stream.__anext__(), 0.05)
-            gate.set()
-            return [level(first), *[level(result) async for result in stream]]
-
-    assert asyncio.run(main()) == [1, 2]
-
-
-def test_errors_arrive_in_async_for() -> None:
-    def broken() -> Iterator[NDArray[np.uint8]]:
-        yield grey(1)
-        raise TimeoutError("mine")
-
-    async def main() -> None:
-        async for _ in open_stream(no_faces, broken(), "every"):
-            pass
-
-    with pytest.raises(TimeoutError, match="mine"):
-        asyncio.run(main())
 
 
 # Tracking

@@ -76,22 +76,25 @@ class MjpegServer:
         self.server.server_close()
 
 
-def jpeg(value: int) -> bytes:
-    return bytes(cv2.imencode(".jpg", grey(value))[1])
+def jpeg(value: int, width: int = 64) -> bytes:
+    return bytes(cv2.imencode(".jpg", grey(value, width))[1])
 
 
 def test_a_network_camera_that_breaks_off_and_comes_back() -> None:
     first = [jpeg(value) for value in range(10, 100, 10)]
     first[4] = first[4][: len(first[4]) // 2]
     first[5] = b"noise"
-    second = [jpeg(value) for value in range(150, 240, 10)]
+    first[-2:] = [jpeg(80, width=96), jpeg(90, width=96)]
+    second = [jpeg(value, width=96) for value in range(150, 240, 10)]
     server = MjpegServer([first, second])
     levels: list[int] = []
+    widths: list[int] = []
     watchdog = Watchdog(timeout=0.3, open_timeout=5, retries=5)
     try:
         with open_stream(no_faces, server.url, "every", watchdog=watchdog) as stream:
             for result in stream:
                 levels.append(level(result))
+                widths.append(result.frame.shape[1])
                 if levels[-1] >= 200:
                     break
             assert stream.stats.reconnects == 1
@@ -100,6 +103,7 @@ def test_a_network_camera_that_breaks_off_and_comes_back() -> None:
     assert levels == pytest.approx(
         [10, 20, 30, 40, 70, 80, 90, 150, 160, 170, 180, 190, 200], abs=2
     )
+    assert widths == [64] * 7 + [96] * 6
 
 
 def test_a_recording_behind_a_url_ends(tmp_path: Path) -> None:
