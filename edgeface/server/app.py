@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, Field
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse
@@ -153,6 +154,7 @@ def create_app(
         "/detect",
         summary="Find the faces of a picture",
         description="The picture is the body itself, or the file of a multipart form.",
+        response_description="the faces, best first",
         response_model=Detection,
         response_model_exclude_none=True,
         responses=REFUSALS,
@@ -248,8 +250,8 @@ def create_app(
         return response
 
     @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        return HTMLResponse(reference_page(app.openapi()))
+    async def docs(request: Request) -> HTMLResponse:
+        return HTMLResponse(reference_page(app.openapi(), str(request.base_url)))
 
     for name, media_type in (("page.js", "text/javascript"), ("page.css", "text/css")):
         app.add_api_route(f"/{name}", _file(name, media_type), include_in_schema=False)
@@ -260,11 +262,14 @@ async def _read_picture(request: Request) -> bytes:
     """Read a request's picture: its body, or the first file of its form."""
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         return await request.body()
-    async with request.form(max_files=1, max_fields=8) as form:
-        files = [value for value in form.values() if isinstance(value, UploadFile)]
-        if not files:
-            raise HTTPException(400, "expected a form with a file, got none; name it 'file'")
-        return await files[0].read()
+    try:
+        async with request.form(max_files=1, max_fields=8) as form:
+            files = [value for value in form.values() if isinstance(value, UploadFile)]
+            if not files:
+                raise HTTPException(400, "expected a form with a file, got none; name it 'file'")
+            return await files[0].read()
+    except FormParserError as error:
+        raise HTTPException(400, f"expected a multipart form, got a broken one: {error}") from error
 
 
 def _asset(name: str) -> str:

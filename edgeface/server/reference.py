@@ -19,19 +19,25 @@ HEAD = """\
 <main>
 """
 EXAMPLES = """\
-<pre><code>curl --data-binary @photo.jpg http://localhost:8000/detect
-curl -F file=@photo.jpg "http://localhost:8000/detect?threshold=0.7&amp;max_faces=3"</code></pre>
+<pre><code>curl --data-binary @photo.jpg {address}detect
+curl -F file=@photo.jpg "{address}detect?threshold=0.7&amp;max_faces=3"</code></pre>
 """
 
 
-def reference_page(schema: dict[str, Any]) -> str:
-    """Lay an OpenAPI schema out as HTML: each route, its parameters and its answers."""
+def reference_page(schema: dict[str, Any], address: str) -> str:
+    """Lay an OpenAPI schema out as HTML: each route, its parameters and its answers.
+
+    Args:
+        schema: of the application.
+        address: of the server, ending with a slash.
+    """
+    examples = EXAMPLES.format(address=escape(address))
     routes = [
         _route(method, path, operation)
         for path, operations in schema["paths"].items()
         for method, operation in operations.items()
     ]
-    return f"{HEAD}{EXAMPLES}{''.join(routes)}</main>\n</body>\n</html>\n"
+    return f"{HEAD}{examples}{''.join(routes)}</main>\n</body>\n</html>\n"
 
 
 def _route(method: str, path: str, operation: dict[str, Any]) -> str:
@@ -40,9 +46,8 @@ def _route(method: str, path: str, operation: dict[str, Any]) -> str:
     ]
     answers = [(status, one["description"]) for status, one in operation["responses"].items()]
     title = f"<h2><code>{method.upper()} {escape(path)}</code></h2>"
-    summary = " ".join(
-        escape(operation[key]) for key in ("summary", "description") if key in operation
-    )
+    told = [operation[key] for key in ("summary", "description") if key in operation]
+    summary = escape(". ".join(told))
     return (
         f"<section>{title}<p>{summary}</p>"
         f"{_rows('Parameter', parameters)}{_rows('Answer', answers)}</section>\n"
