@@ -36,6 +36,8 @@ class PilPicture(Protocol):
 Picture: TypeAlias = str | os.PathLike[str] | bytes | NDArray[np.uint8] | PilPicture
 COLORS = ("bgr", "rgb")
 MAX_PIXELS = 100_000_000
+PICTURES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+VIDEOS = frozenset({".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".webm"})
 _HIGH_DEPTH_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 

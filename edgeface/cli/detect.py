@@ -6,13 +6,13 @@ import argparse
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeface.cli import complain
+from edgeface.cli import archive, complain
 from edgeface.cli.drawing import video_writer, write_picture
 from edgeface.cli.files import Source, check_writable, collect, plan_drawings
 from edgeface.cli.options import add_detector_options
@@ -30,6 +30,7 @@ examples:
   edgeface detect photo.jpg --out faces.jpg
   edgeface detect holiday/ --recursive --out drawn/ --json faces.json
   edgeface detect clip.mp4 --out faces.mp4 --csv faces.csv
+  edgeface detect s3://bucket/photos --recursive --ray auto --parquet s3://bucket/faces
   edgeface detect --sample --out faces.png      a picture that comes with the extra 'samples'
 
 One line is printed per input. A file that cannot be read is reported on stderr, the others go
@@ -62,6 +63,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     for name, output in OUTPUTS.items():
         kind = "DIR" if output.is_folder else "FILE"
         outputs.add_argument(f"--{name}", type=Path, metavar=kind, help=output.about)
+
+    distributed = parser.add_argument_group(
+        "archives",
+        "Many files, on this machine or a cluster, with Ray Data (extra 'archive'). Inputs and DIR "
+        "may be addresses such as s3://bucket/photos. Run again, it goes on where it stopped.",
+    )
+    distributed.add_argument(
+        "--parquet", metavar="DIR", help="shards, one row per picture or frame"
+    )
+    distributed.add_argument(
+        "--ray", metavar="local|ADDRESS", help="start Ray here, or join a cluster (auto, host:port)"
+    )
+    distributed.add_argument(
+        "--workers", type=int, metavar="N", help="detectors at work (default: one per core)"
+    )
 
     detector = add_detector_options(parser)
     detector.add_argument(
@@ -111,6 +127,9 @@ def run(args: argparse.Namespace) -> int:
     """Detect faces in every input; return 1 where one of them failed."""
     if not args.inputs and not args.sample:
         args.usage_error("expected an IMAGE, DIR or VIDEO, or --sample")
+    if args.ray is not None or args.parquet is not None:
+        check_archive(args)
+        return archive.run(args, detector_options(args))
     sources = collect(args.inputs, recursive=args.recursive, sample=args.sample)
     drawings: list[Path] | list[None] = [None] * len(sources)
     if args.out is not None:
@@ -129,6 +148,15 @@ def run(args: argparse.Namespace) -> int:
     if len(sources) > 1:
         print(f"{len(sources)} inputs, {failed} failed")
     return 1 if failed else 0
+
+
+def check_archive(args: argparse.Namespace) -> None:
+    """End with a usage error where the options of archives do not go together."""
+    if args.ray is None or args.parquet is None:
+        args.usage_error("expected --ray and --parquet together")
+    for name in ("out", "sample", *OUTPUTS):
+        if getattr(args, name):
+            args.usage_error(f"expected no --{name} beside --ray, whose only output is --parquet")
 
 
 def check_outputs(paths: Mapping[str, Path], sources: list[Source]) -> None:
@@ -157,20 +185,17 @@ def label_name(source: Source) -> str:
     return f"{numbered(source.relative.with_suffix(''), 0 if source.is_video else None)}.txt"
 
 
+def detector_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the keyword arguments of ``Detector`` that the options describe."""
+    names = ("backend", "model", "precision", "input_size", "score_threshold", "nms_threshold")
+    return {name: getattr(args, name) for name in (*names, "max_faces", "threads")}
+
+
 def open_detector(args: argparse.Namespace) -> Detector:
     """Make the detector that the options describe."""
     from edgeface.detector import Detector
 
-    return Detector(
-        args.backend,
-        model=args.model,
-        precision=args.precision,
-        input_size=args.input_size,
-        score_threshold=args.score_threshold,
-        nms_threshold=args.nms_threshold,
-        max_faces=args.max_faces,
-        threads=args.threads,
-    )
+    return Detector(**detector_options(args))
 
 
 def detect(

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeface.errors import InvalidOptionError
+from edgeface.imageio import PICTURES, VIDEOS
 
-PICTURES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-VIDEOS = frozenset({".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".webm"})
 SAMPLE = "astronaut.png"
 
 

@@ -9,7 +9,7 @@ write one whole file per shot; JSON and COCO appear whole when the ``with`` bloc
 
 from edgeface.outputs.base import Output, Shot, numbered
 from edgeface.outputs.datasets import Coco, Wider, Yolo
-from edgeface.outputs.records import Csv, Json, JsonLines
+from edgeface.outputs.records import FACE_COLUMNS, Csv, Json, JsonLines, face_rows
 
 OUTPUTS: dict[str, type[Output]] = {
     "json": Json,
@@ -21,6 +21,7 @@ OUTPUTS: dict[str, type[Output]] = {
 }
 
 __all__ = [
+    "FACE_COLUMNS",
     "OUTPUTS",
     "Coco",
     "Csv",
@@ -30,5 +31,6 @@ __all__ = [
     "Shot",
     "Wider",
     "Yolo",
+    "face_rows",
     "numbered",
 ]
