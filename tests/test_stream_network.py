@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +43,12 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 class MjpegServer:
-    """Serves motion JPEG; the n-th connection sends the n-th script of JPEG bytes, then ends."""
+    """Serves motion JPEG; the n-th connection sends the n-th script, then ends.
 
-    def __init__(self, scripts: list[list[bytes]]) -> None:
+    A script has JPEG bytes to send and events to wait for.
+    """
+
+    def __init__(self, scripts: Sequence[Sequence[bytes | threading.Event]]) -> None:
         self.connections = 0
         outer = self
 
@@ -60,6 +63,9 @@ class MjpegServer:
                 self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
                 self.end_headers()
                 for jpeg in scripts[number]:
+                    if isinstance(jpeg, threading.Event):
+                        jpeg.wait(10)
+                        continue
                     head = b"--frame\r\nContent-Type: image/jpeg\r\n"
                     length = b"Content-Length: %d\r\n\r\n" % len(jpeg)
                     try:
@@ -104,6 +110,24 @@ def test_a_network_camera_that_breaks_off_and_comes_back() -> None:
         [10, 20, 30, 40, 70, 80, 90, 150, 160, 170, 180, 190, 200], abs=2
     )
     assert widths == [64] * 7 + [96] * 6
+
+
+def test_a_network_camera_that_falls_silent_is_let_go_of() -> None:
+    silent = threading.Event()
+    first = [jpeg(value) for value in range(10, 100, 10)]
+    second = [jpeg(value) for value in range(150, 240, 10)]
+    server = MjpegServer([[*first, silent], [*second, silent]])
+    watchdog = Watchdog(timeout=0.4, open_timeout=5)
+    try:
+        with open_stream(no_faces, server.url, "every", watchdog=watchdog) as stream:
+            while level(next(stream)) < 140:
+                pass
+            assert stream.stats.reconnects == 1
+            captures = [t for t in threading.enumerate() if t.name == "edgeface-capture"]
+            assert len(captures) == 1, "OpenCV was given no time limit for a frame"
+    finally:
+        silent.set()
+        server.close()
 
 
 def test_a_recording_behind_a_url_ends(tmp_path: Path) -> None:

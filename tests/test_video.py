@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edgeface.errors import InvalidImageError, StreamError
 from edgeface.video import Video, file_path, is_video
@@ -61,6 +62,29 @@ def test_timestamps_of_variable_frame_rate(data: Path) -> None:
         timestamps = [frame.timestamp for frame in iter(video.read, None)]
     assert len(timestamps) == 45
     assert timestamps[:4] == pytest.approx([0, 0.07, 0.13, 0.2])
+
+
+def test_timestamps_grow_where_the_file_has_none(
+    clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Timeless:
+        reads = 0
+
+        def __init__(self, path: str) -> None:
+            pass
+
+        def get(self, what: int) -> float:
+            return {cv2.CAP_PROP_FPS: 10, cv2.CAP_PROP_FRAME_COUNT: 4}.get(what, 0)
+
+        def read(self) -> tuple[bool, NDArray[np.uint8] | None]:
+            self.reads += 1
+            if self.reads == 2:
+                raise cv2.error("damaged")
+            return self.reads <= 4, np.zeros((48, 64, 3), np.uint8)
+
+    monkeypatch.setattr(cv2, "VideoCapture", Timeless)
+    timestamps = [frame.timestamp for frame in iter(Video(clip).read, None)]
+    assert timestamps == pytest.approx([0, 0.1, 0.2])
 
 
 def test_damage_in_the_middle_leaves_a_gap(tmp_path: Path) -> None:
