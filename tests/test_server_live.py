@@ -6,11 +6,15 @@ import http.client
 import json
 import signal
 import socket
+import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -19,9 +23,15 @@ import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra 'serve'")
 
+from fastapi.testclient import TestClient
+
+import edgeface.server.live as live_module
 from edgeface.cli.main import main
 from edgeface.cli.serve import address, is_loopback
-from edgeface.server.live import source_name
+from edgeface.errors import StreamError
+from edgeface.faces import Faces
+from edgeface.server.app import create_app
+from edgeface.server.live import Live, source_name
 from edgeface.server.stats import BINS, Stats
 
 BOX_COLOR = (80, 220, 60)
@@ -165,6 +175,70 @@ def test_file_that_is_no_video(tmp_path: Path, capsys: pytest.CaptureFixture[str
     path.write_text("no video")
     assert main(["serve", "--backend", "onnxruntime", "--port", "0", str(path)]) == 1
     assert "expected a video" in capsys.readouterr().err
+
+
+class FlakyDetector:
+    """Stands in for a detector and its stream; every turn gives some frames, or fails.
+
+    A turn that fails waits for ``gate`` first. After the last turn, frames come until ``close``.
+    """
+
+    def __init__(self, *turns: Exception | int) -> None:
+        self._turns = list(turns)
+        self._closed = threading.Event()
+        self.gate = threading.Event()
+
+    def stream(self, source: int | str) -> AbstractContextManager[FlakyDetector]:
+        return nullcontext(self)
+
+    def close(self) -> None:
+        self._closed.set()
+
+    def __iter__(self) -> Iterator[SimpleNamespace]:
+        turn = self._turns.pop(0) if self._turns else sys.maxsize
+        if isinstance(turn, Exception):
+            assert self.gate.wait(10)
+            raise turn
+        frame = np.zeros((24, 32, 3), np.uint8)
+        for _ in range(turn):
+            yield SimpleNamespace(frame=frame, faces=Faces.empty(), dropped=1, latency_ms=2.0)
+            if self._closed.wait(0.01):
+                return
+
+
+def test_lost_camera_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_module, "RETRY_SECONDS", 0.01)
+    detector = FlakyDetector(1, StreamError("a bad cable"))
+    live = Live(detector, "rtsp://me:secret@camera/live", 0.5)  # type: ignore[arg-type]
+    live.start()
+    told = until(lambda: (now := live.describe())["state"] == "failed" and now)
+    assert told["message"].startswith("expected rtsp://camera/live to go on")
+    with TestClient(create_app(detector, live), base_url="http://localhost") as client:  # type: ignore[arg-type]
+        assert client.get("/health").status_code == 503
+        detector.gate.set()
+        until(lambda: client.get("/health").status_code == 200)
+        stats = client.get("/stats").json()
+    assert (stats["state"], stats["message"], stats["size"]) == ("running", "", [32, 24])
+    assert stats["dropped"] >= 2
+    live._thread.join(5)
+    assert not live._thread.is_alive()
+
+
+@pytest.mark.parametrize("error", [StreamError("no such camera"), RuntimeError("a bug")])
+def test_source_that_never_starts_is_an_error(error: Exception) -> None:
+    detector = FlakyDetector(error)
+    detector.gate.set()
+    live = Live(detector, 7, 0.5)  # type: ignore[arg-type]
+    with pytest.raises(type(error), match=str(error)):
+        live.start()
+
+
+def test_without_the_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "edgeface.server.app", None)
+    assert main(["serve"]) == 1
+    assert "pip install 'edgeface[serve]'" in capsys.readouterr().err
 
 
 def test_names_hold_no_password_and_no_folder(tmp_path: Path) -> None:

@@ -74,10 +74,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
     try:
-        from edgeface.server.app import LOWEST_THRESHOLD, create_app
+        from edgeface.server.app import create_app
         from edgeface.server.limits import Limits
         from edgeface.server.live import Live
         from edgeface.server.run import listen, serve
+        from edgeface.server.schemas import LOWEST_THRESHOLD
     except ImportError as error:
         raise missing_extra(error.name or "fastapi", "serve") from error
     from edgeface.detector import Detector

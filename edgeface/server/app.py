@@ -14,7 +14,6 @@ from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel, Field
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -27,70 +26,11 @@ from edgeface.imageio import read_image
 from edgeface.server.limits import Guard, Limits, cookie_name, cookie_value, problem
 from edgeface.server.live import BOUNDARY, Live, above
 from edgeface.server.reference import reference_page
+from edgeface.server.schemas import BODY, LOWEST_THRESHOLD, REFUSALS, Detection, Threshold
 from edgeface.server.stats import Stats
 
-LOWEST_THRESHOLD = 0.05
 DECODERS = 2
 HERE = Path(__file__).parent
-BODY_SCHEMA = {
-    "required": True,
-    "content": {
-        "image/*": {"schema": {"type": "string", "format": "binary"}},
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["file"],
-                "properties": {"file": {"type": "string", "format": "binary"}},
-            }
-        },
-    },
-}
-
-
-class Problem(BaseModel):
-    """What every refused request is answered with."""
-
-    error: str = Field(description="kind of error")
-    message: str = Field(description="what was expected, what came, and the remedy")
-
-
-class FoundFace(BaseModel):
-    """One face, in pixels of the upright picture."""
-
-    box: tuple[float, float, float, float] = Field(description="x1, y1, x2, y2")
-    score: float = Field(ge=0, le=1)
-    landmarks: dict[str, tuple[float, float]] | None = Field(
-        None, description="x, y of left_eye, right_eye, nose, left_mouth and right_mouth"
-    )
-
-
-class Detection(BaseModel):
-    """The faces of a picture, best first."""
-
-    width: int
-    height: int
-    milliseconds: float = Field(description="decoding, waiting for the detector, and detection")
-    faces: list[FoundFace]
-
-
-class Threshold(BaseModel):
-    """The score above which the live page shows a face."""
-
-    value: float = Field(ge=LOWEST_THRESHOLD, le=1)
-
-
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "description": description}
-    for status, description in {
-        400: "malformed request",
-        401: "the server wants its token",
-        408: "the picture did not arrive in time",
-        413: "the picture has too many bytes",
-        422: "no picture that can be read, or an option out of range",
-        429: "too many requests; see Retry-After",
-        503: "too many pictures are waiting; see Retry-After",
-    }.items()
-}
 
 
 def create_app(
@@ -158,7 +98,7 @@ def create_app(
         response_model=Detection,
         response_model_exclude_none=True,
         responses=REFUSALS,
-        openapi_extra={"requestBody": BODY_SCHEMA},
+        openapi_extra={"requestBody": BODY},
     )
     async def detect_picture(
         request: Request,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.detector import Detector
-from edgeface.errors import EdgeFaceError, StreamError
+from edgeface.errors import StreamError
 from edgeface.faces import Faces
 from edgeface.server.stats import Stats
 from edgeface.stream import Stream, StreamResult
@@ -135,7 +135,7 @@ class Live:
         while not self._stopping.is_set():
             try:
                 pause = self._play()
-            except EdgeFaceError as error:
+            except Exception as error:
                 self.state, self._error = "failed", error
                 pause = RETRY_SECONDS
                 if not self._started.is_set():
