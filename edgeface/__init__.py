@@ -11,15 +11,19 @@ if TYPE_CHECKING:
     from edgeface.detector import Detector
     from edgeface.errors import EdgeFaceError
     from edgeface.faces import Faces
+    from edgeface.quality import BestShots
+    from edgeface.tracking import Tracker
 
     __version__: str
 
-__all__ = ["Detector", "EdgeFaceError", "Faces", "__version__"]
+__all__ = ["BestShots", "Detector", "EdgeFaceError", "Faces", "Tracker", "__version__"]
 
 _HOMES = {
+    "BestShots": "edgeface.quality",
     "Detector": "edgeface.detector",
     "EdgeFaceError": "edgeface.errors",
     "Faces": "edgeface.faces",
+    "Tracker": "edgeface.tracking",
 }
 
 # In a source checkout edgeface.runtimes, .converters and .calibration stand beside this folder.

@@ -19,12 +19,13 @@ from edgeface.faces import Faces
 from edgeface.hardware import host
 from edgeface.imageio import Picture, check_color, read_image
 from edgeface.postprocess import postprocess
-from edgeface.preprocess import InputSize, check_input_size, letterbox
+from edgeface.preprocess import InputSize, check_input_size, letterbox, sufficient_size
 from edgeface.runtimes.base import Runtime, RuntimeOptions
 from edgeface.runtimes.base import backend as find_backend
 from edgeface.selection import Candidate
 from edgeface.startup import start
 from edgeface.stream import Stream, open_stream
+from edgeface.tiling import check_region, merge, regions, tile_size
 from edgeface.video import VideoSource
 
 if TYPE_CHECKING:
@@ -93,6 +94,12 @@ class Detector:
         score_threshold: only faces that score above it, 0..1.
         nms_threshold: of two boxes whose IoU is above it, the better one stays, 0..1.
         max_faces: keep at most that many of the best; None: all.
+        min_face: leave out faces whose box has a side below that many pixels of the picture. The
+            picture is shrunk further than to input_size (but not where that is a pair) as long as
+            such faces stay easy to find: the larger min_face, the faster.
+        roi: (x, y, width, height) in pixels: look at that part of each picture only.
+        tile: look at overlapping tiles of input_size in the picture's own resolution as well, for
+            small faces in large pictures; takes as many times longer as there are tiles.
         threads: worker threads; None: the cores that this process may use, at most 4.
 
     Attributes:
@@ -117,6 +124,9 @@ class Detector:
         score_threshold: float = 0.5,
         nms_threshold: float = 0.4,
         max_faces: int | None = None,
+        min_face: int | None = None,
+        roi: tuple[int, int, int, int] | None = None,
+        tile: bool = False,
         threads: int | None = None,
     ) -> None:
         if backend != "auto":
@@ -125,9 +135,12 @@ class Detector:
         self._score_threshold = _check_fraction("score_threshold", score_threshold)
         self._nms_threshold = _check_fraction("nms_threshold", nms_threshold)
         self._max_faces = _check_count("max_faces", max_faces)
+        self._min_face = _check_count("min_face", min_face)
+        self._roi = check_region(roi)
         self._threads = _check_count("threads", threads) or min(host().cores, MAX_DEFAULT_THREADS)
         self.bundle = load_bundle(model)
         self._input_size = check_input_size(input_size, self.bundle.anchors.max_stride)
+        self._tile = tile_size(self._input_size) if tile else None
         self.profile: dict[str, float] = {}
         self._lock = threading.Lock()
         self._buffer: NDArray[np.uint8] | None = None
@@ -252,34 +265,46 @@ class Detector:
         with self._lock:
             if self._runtime is None:
                 raise InferenceError("expected an open detector, got a closed one; make a new one")
-            entered = time.perf_counter()
-            frame, placed = letterbox(
-                picture,
-                self._input_size,
-                stride=self.bundle.anchors.max_stride,
-                pad_value=self.bundle.pad_value,
-                allowed=self._allowed,
-                out=self._buffer,
-            )
-            if not np.may_share_memory(frame, picture):
-                self._buffer = frame
-            preprocessed = time.perf_counter()
-            outputs = self._runtime.infer(frame)
-            inferred = time.perf_counter()
-            faces = postprocess(
-                outputs,
-                self.bundle.anchors,
-                placed,
-                score_threshold=self._score_threshold,
-                nms_threshold=self._nms_threshold,
-                max_faces=self._max_faces,
-            )
-            self.profile = {
-                "read": (read - started) * 1e3,
-                "preprocess": (preprocessed - entered) * 1e3,
-                "infer": (inferred - preprocessed) * 1e3,
-                "postprocess": (time.perf_counter() - inferred) * 1e3,
-            }
+            height, width = picture.shape[:2]
+            parts = regions(width, height, self._roi, self._tile)
+            self.profile = dict.fromkeys(("read", "preprocess", "infer", "postprocess"), 0.0)
+            self.profile["read"] = (read - started) * 1e3
+            found = [(part, self._look(part.of(picture), self._runtime)) for part in parts]
+        return merge(
+            found,
+            nms_threshold=self._nms_threshold,
+            min_face=self._min_face,
+            max_faces=self._max_faces,
+        )
+
+    def _look(self, picture: NDArray[np.uint8], runtime: Runtime) -> Faces:
+        """Find all faces of a picture or a part of one, and add to the profile."""
+        started = time.perf_counter()
+        height, width = picture.shape[:2]
+        frame, placed = letterbox(
+            picture,
+            sufficient_size(width, height, self._input_size, self._min_face),
+            stride=self.bundle.anchors.max_stride,
+            pad_value=self.bundle.pad_value,
+            allowed=self._allowed,
+            out=self._buffer,
+        )
+        if not np.may_share_memory(frame, picture):
+            self._buffer = frame
+        preprocessed = time.perf_counter()
+        outputs = runtime.infer(frame)
+        inferred = time.perf_counter()
+        faces = postprocess(
+            outputs,
+            self.bundle.anchors,
+            placed,
+            score_threshold=self._score_threshold,
+            nms_threshold=self._nms_threshold,
+            max_faces=None,
+        )
+        self.profile["preprocess"] += (preprocessed - started) * 1e3
+        self.profile["infer"] += (inferred - preprocessed) * 1e3
+        self.profile["postprocess"] += (time.perf_counter() - inferred) * 1e3
         return faces
 
 

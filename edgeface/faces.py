@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import supervision as sv
 
     from edgeface.imageio import Picture
+    from edgeface.quality import Quality
 
 LANDMARK_NAMES = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 
@@ -125,6 +126,27 @@ class Faces:
 
         return draw_faces(image, self, scores=scores)
 
+    def blur(
+        self, image: Picture, *, kind: str = "gaussian", margin: float = 0.2
+    ) -> NDArray[np.uint8]:
+        """Return a copy of the picture in which the faces cannot be recognised.
+
+        Args:
+            image: the picture that the faces are from; as for ``draw``.
+            kind: "gaussian", "pixelate", or "solid", which leaves nothing of a face.
+            margin: widening of each side of a box, in box sizes, to cover hair and ears.
+
+        Returns:
+            uint8 (H, W, 3), BGR.
+
+        Raises:
+            InvalidImageError: the image cannot be read.
+            InvalidOptionError: unknown kind or negative margin.
+        """
+        from edgeface.privacy import blur_faces
+
+        return blur_faces(image, self, kind=kind, margin=margin)
+
     def crop_aligned(self, image: Picture, size: int = 112) -> NDArray[np.uint8]:
         """Cut every face out, turned and scaled to the ArcFace template, for recognition.
 
@@ -146,6 +168,20 @@ class Faces:
                 "expected faces with landmarks, got landmarks=None; use a model that has them"
             )
         return align_faces(image, self.landmarks, size)
+
+    def quality(self, image: Picture) -> Quality:
+        """Measure how good each face is for recognition: size, sharpness, pose, and overall.
+
+        Args:
+            image: the picture that the faces are from; as for ``draw``.
+
+        Raises:
+            InvalidImageError: the image cannot be read.
+            InvalidOptionError: the faces have no landmarks.
+        """
+        from edgeface.quality import measure
+
+        return measure(image, self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, pixels rounded to 1/1000 and scores to 1e-6.

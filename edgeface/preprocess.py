@@ -6,6 +6,7 @@ sees the pixels that it was measured on.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeGuard
@@ -18,6 +19,9 @@ from edgeface.errors import InvalidOptionError
 
 Size: TypeAlias = tuple[int, int]
 InputSize: TypeAlias = int | Size | None
+
+# Pixels of a network frame from which on a face is found about as well as a larger one.
+EASY_FACE = 32
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,23 @@ def content_size(width: int, height: int, input_size: InputSize) -> Size:
     else:
         scale = min(1.0, input_size / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def sufficient_size(
+    width: int, height: int, input_size: InputSize, min_face: int | None
+) -> InputSize:
+    """Lower the input size as far as faces of interest stay easy to find.
+
+    Args:
+        width: picture width in pixels.
+        height: picture height in pixels.
+        input_size: see ``network_size``; (width, height) stays.
+        min_face: side in pixels of the picture of the smallest face of interest; None: any.
+    """
+    if min_face is None or isinstance(input_size, tuple):
+        return input_size
+    longest = max(width, height)
+    return min(input_size or longest, math.ceil(longest * EASY_FACE / min_face))
 
 
 def network_size(

@@ -171,6 +171,10 @@ class Tracker:
         tracks = tracks[wanted & (tracks.hits >= self._min_hits)]
         return Faces(tracks.boxes(), tracks.scores, tracks.carried_landmarks(), tracks.ids)
 
+    def last_seen(self) -> dict[int, float]:
+        """Return for each living track the timestamp of its last detection."""
+        return dict(zip(self._tracks.ids.tolist(), self._tracks.seen.tolist(), strict=True))
+
     def _at(self, timestamp: float) -> _Tracks:
         """Return the tracks that are alive at a time, where they should be by then."""
         if not (isinstance(timestamp, (int, float, np.number)) and math.isfinite(timestamp)):

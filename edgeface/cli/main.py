@@ -9,11 +9,22 @@ import warnings
 from collections.abc import Sequence
 
 import edgeface
-from edgeface.cli import complain, detect, doctor, evaluate, export, import_checkpoint, serve, train
+from edgeface.cli import (
+    blur,
+    complain,
+    detect,
+    doctor,
+    evaluate,
+    export,
+    import_checkpoint,
+    serve,
+    train,
+)
 from edgeface.errors import EdgeFaceError
 
 COMMANDS = {
     "detect": detect,
+    "blur": blur,
     "serve": serve,
     "doctor": doctor,
     "eval": evaluate,
@@ -28,6 +39,7 @@ EPILOG = """\
 examples:
   edgeface detect photo.jpg --out faces.jpg       find faces and draw them
   edgeface detect holiday/ --json faces.json      every picture and video of a folder
+  edgeface blur street.mp4 -o safe.mp4            make the faces in it unrecognisable
   edgeface doctor                                 which backends run here, and why
 
 'edgeface COMMAND --help' explains a command.
