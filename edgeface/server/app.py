@@ -17,6 +17,7 @@ from fastapi.security import HTTPBearer
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import RedirectResponse
 
 import edgeface
@@ -200,9 +201,9 @@ def create_app(
 
 async def _read_picture(request: Request) -> bytes:
     """Read a request's picture: its body, or the first file of its form."""
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        return await request.body()
     try:
+        if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+            return await request.body()
         async with request.form(max_files=1, max_fields=8) as form:
             files = [value for value in form.values() if isinstance(value, UploadFile)]
             if not files:
@@ -210,6 +211,8 @@ async def _read_picture(request: Request) -> bytes:
             return await files[0].read()
     except FormParserError as error:
         raise HTTPException(400, f"expected a multipart form, got a broken one: {error}") from error
+    except ClientDisconnect as error:
+        raise HTTPException(400, "expected the whole picture, but the client left") from error
 
 
 def _asset(name: str) -> str:

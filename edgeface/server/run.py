@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 from collections.abc import Callable
 from types import FrameType
@@ -70,6 +71,8 @@ def serve(app: FastAPI, sock: socket.socket, on_stop: Callable[[], None]) -> Non
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
+    # It would log what every broken form looks like.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     _Server(config, on_stop).run([sock])
 
 
