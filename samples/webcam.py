@@ -34,8 +34,10 @@ def why_no_window() -> str | None:
 
 def show(image: np.ndarray, text: str) -> bool:
     """Show a frame; return False where the user has had enough."""
-    for color, weight in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(image, text, (8, 24), cv2.FONT_HERSHEY_SIMPLEX, 0.6, color, weight, cv2.LINE_AA)
+    cv2.rectangle(image, (0, 0), (image.shape[1], 28), (0, 0, 0), cv2.FILLED)
+    cv2.putText(
+        image, text, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA
+    )
     cv2.imshow(TITLE, image)
     pressed = cv2.waitKey(1) & 0xFF
     return pressed not in (ord("q"), 27) and cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) > 0

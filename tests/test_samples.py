@@ -91,7 +91,7 @@ def test_onnx_minimal_agrees_with_the_detector(
 
 def test_webcam_prints_where_it_has_no_window(gif: Path) -> None:
     lines = run("webcam.py", gif).splitlines()
-    assert re.match(r" +\d\.\d s: \d faces, .+ ids \[", lines[0])
+    assert re.match(r" +\d\.\d s: faces: \d, .+ ids \[", lines[0])
     assert re.match(r"\d+ frames, \d+ dropped, 0 reconnects, ", lines[-1])
 
 
