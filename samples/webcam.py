@@ -60,7 +60,8 @@ def main() -> None:
         detector.stream(source, track=True) as stream,
     ):
         for result in stream:
-            text = f"faces: {len(result.faces)}, {stream.stats.fps:.1f} fps, {result.latency_ms:.0f} ms"
+            rates = f"{stream.stats.fps:.1f} fps, {result.latency_ms:.0f} ms"
+            text = f"faces: {len(result.faces)}, {rates}"
             if not problem:
                 if not show(result.faces.draw(result.frame), text):
                     break
