@@ -28,8 +28,8 @@ def main() -> None:
     source = int(args.source) if args.source.isdecimal() else args.source
     mode = "every" if Path(args.source).is_file() else "latest"
     tracker = Tracker(every=args.every, max_lost=2.0)
-    visits: dict[int, list[float]] = {}
-    counted = 0
+    first: dict[int, float] = {}
+    visits: dict[int, float] = {}  # last seen, of those that count
     with (
         Detector(score_threshold=0.2) as detector,
         detector.stream(source, mode, track=tracker) as stream,
@@ -37,23 +37,21 @@ def main() -> None:
         try:
             for result in stream:
                 for track in result.faces.track_ids.tolist():
-                    visit = visits.setdefault(track, [result.timestamp, result.timestamp])
-                    was_short = visit[1] - visit[0] < args.least_seconds
-                    visit[1] = result.timestamp
-                    if was_short and visit[1] - visit[0] >= args.least_seconds:
-                        counted += 1
-                        print(f"{result.timestamp:7.1f} s: visitor {counted} (track {track})")
+                    now = result.timestamp
+                    if now - first.setdefault(track, now) >= args.least_seconds:
+                        if track not in visits:
+                            print(f"{now:7.1f} s: visitor {len(visits) + 1} (track {track})")
+                        visits[track] = now
         except KeyboardInterrupt:
             pass
-        print(f"{counted} visitors; {stream.stats}")
+        print(f"{len(visits)} visitors; {stream.stats}")
 
     if args.output:
         with args.output.open("w", newline="") as file:
             table = csv.writer(file)
             table.writerow(["track", "first_s", "last_s"])
-            for track, (first, last) in visits.items():
-                if last - first >= args.least_seconds:
-                    table.writerow([track, f"{first:.2f}", f"{last:.2f}"])
+            for track, last in visits.items():
+                table.writerow([track, f"{first[track]:.2f}", f"{last:.2f}"])
 
 
 if __name__ == "__main__":
