@@ -23,8 +23,8 @@ SOLID_COLOR = (0, 0, 0)
 CELLS = 6
 # Gaussian blur works on a face shrunk to that many pixels.
 BLUR_SIDE = 48
-# Box sizes per second by which a face may have moved away from where it is thought to be.
-SPREAD = 0.5
+# Box sizes, per second and at most, by which a face may be off from where it is thought to be.
+SPREAD, MAX_SPREAD = 2.0, 0.5
 
 
 def blur_faces(
@@ -67,7 +67,7 @@ def blur_video(
 
     A face that is no longer found stays blurred for a while, where it should be; a face that
     appears is blurred in the frames before as well. Both regions grow with the time that they
-    bridge.
+    bridge, up to twice the face.
 
     Args:
         frames: BGR uint8 (H, W, 3), in order; they stay as they are.
@@ -100,8 +100,8 @@ def blur_video(
         fresh = faces.boxes[ids > newest]
         newest = max(newest, *ids.tolist(), 0)
         for frames_before, (_, boxes) in enumerate(reversed(waiting), 1):
-            boxes.append(_widened(fresh, margin + SPREAD * frames_before / fps))
-        waiting.append((image, [_widened(faces.boxes, margin + SPREAD * ages[:, None])]))
+            boxes.append(_widened(fresh, margin + _spread(frames_before / fps)))
+        waiting.append((image, [_widened(faces.boxes, margin + _spread(ages[:, None]))]))
         if len(waiting) > lookahead:
             yield _finished(*waiting.popleft(), kind)
     while waiting:
@@ -126,6 +126,10 @@ def _finished(image: Image, boxes: list[Boxes], kind: str) -> Image:
     return canvas
 
 
+def _spread(seconds: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.minimum(SPREAD * np.asarray(seconds), MAX_SPREAD)
+
+
 def _widened(boxes: Boxes, margin: float | NDArray[np.float64]) -> Boxes:
     sides = boxes[:, 2:] - boxes[:, :2]
     wide = np.concatenate([boxes[:, :2] - margin * sides, boxes[:, 2:] + margin * sides], 1)
@@ -145,7 +149,7 @@ def _blur_boxes(canvas: Image, boxes: Boxes, kind: str) -> None:
 def _gaussian(region: Image) -> Image:
     small = _shrunk(region, BLUR_SIDE)
     sigma = max(small.shape[:2]) / CELLS
-    soft = cv2.GaussianBlur(small, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+    soft = cv2.GaussianBlur(small, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
     return _enlarged(np.asarray(soft, np.uint8), region, cv2.INTER_LINEAR)
 
 

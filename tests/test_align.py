@@ -8,6 +8,17 @@ from edgeface.align import TEMPLATE, align_faces, similarity
 from edgeface.errors import InvalidOptionError
 from edgeface.faces import Faces
 
+# From scikit-image: SimilarityTransform.estimate and warp of the astronaut, (row, column): BGR.
+GOLDEN_MATRIX = [[0.870167, 0.020008, -141.870406], [-0.020008, 0.870167, -30.461899]]
+GOLDEN_PIXELS = {
+    (52, 38): [8, 27, 47],
+    (52, 74): [12, 33, 58],
+    (72, 56): [153, 179, 224],
+    (92, 42): [133, 151, 202],
+    (20, 56): [106, 143, 166],
+    (100, 100): [206, 207, 215],
+}
+
 
 def turned(points: NDArray[np.float64], degrees: float, scale: float) -> NDArray[np.float64]:
     angle = np.radians(degrees)
@@ -60,6 +71,28 @@ def test_from_faces(astronaut: NDArray[np.uint8]) -> None:
     assert crops.dtype == np.uint8
     assert crops[0, 30:100, 30:80].mean() > 80
     assert Faces.empty().crop_aligned(astronaut, 64).shape == (0, 64, 64, 3)
+
+
+def test_template_is_the_one_that_recognisers_are_trained_on() -> None:
+    """ArcFace's five points in a crop of 112 x 112; a pixel off costs a recogniser accuracy."""
+    assert TEMPLATE.tolist() == [
+        [38.2946, 51.6963],
+        [73.5318, 51.5014],
+        [56.0252, 71.7366],
+        [41.5493, 92.3655],
+        [70.7299, 92.2041],
+    ]
+
+
+def test_golden_crop(astronaut: NDArray[np.uint8]) -> None:
+    """Eyes at the template's eyes: matrix and colours are another library's."""
+    landmarks = np.array([[202.0, 101], [248, 102], [224, 128], [205, 141], [244, 142]])
+    matrix = similarity(landmarks, TEMPLATE)
+    assert matrix == pytest.approx(np.array(GOLDEN_MATRIX), abs=5e-4)
+    (crop,) = align_faces(astronaut, landmarks[None])
+    assert [crop[y, x].tolist() for y, x in GOLDEN_PIXELS] == pytest.approx(
+        np.array(list(GOLDEN_PIXELS.values())), abs=2
+    )
 
 
 def test_points_that_coincide() -> None:

@@ -55,8 +55,8 @@ def video_writer(
         nonlocal written
         if shutil.disk_usage(path.parent).free < image.nbytes + DISK_RESERVE:
             raise OutputError(
-                f"expected room for another frame of {path}, but the disk is full after {written} "
-                "frames; free some space, or write to another disk"
+                f"expected room in {path.parent} for another frame, but the disk is full after "
+                f"{written} frames; free some space, or write to another disk"
             )
         if image.shape[:2] != (height, width):
             image = np.asarray(cv2.resize(image, (width, height)), np.uint8)
