@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,7 @@ fs = pytest.importorskip("pyarrow.fs")
 pq = pytest.importorskip("pyarrow.parquet")
 ray = pytest.importorskip("ray")
 
-from edgeface.archive import Archive, cluster, places  # noqa: E402
+from edgeface.archive import Archive, cluster, pipeline, places  # noqa: E402
 from edgeface.archive.worker import Worker  # noqa: E402
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "archive_ray.py"
@@ -119,13 +120,32 @@ def test_a_killed_run_goes_on_without_duplicates_or_holes(
 def test_rows_are_what_the_detector_finds(photos: Path, tmp_path: Path) -> None:
     archive = Archive([str(photos / "0")], str(tmp_path), shard_size=2)
     receipt = write(archive, tmp_path, 0)
-    assert receipt == {"shard": 0, "inputs": 2, "faces": 2, "errors": []}
+    assert receipt == {
+        "shard": 0, "inputs": 2, "faces": 2, "errors": [], "stopped": "", "message": ""
+    }  # fmt: skip
     row, _ = rows_of(tmp_path)
     faces = Detector("onnxruntime", threads=1)(row["file"])
     assert (row["width"], row["height"], row["frame"]) == (512, 512, None)
     (face,) = row["faces"]
     np.testing.assert_allclose([face[s] for s in ("x1", "y1", "x2", "y2")], faces[0].box, atol=1e-3)
     assert face["right_mouth_y"] == pytest.approx(faces[0].landmarks[4, 1], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("out", "options", "error", "expected"),
+    [
+        ("gone", {}, OutputError, "expected to write .*gone"),
+        (".", {"model": "nope"}, ModelNotFoundError, "nope"),
+    ],
+)
+def test_what_stops_a_worker_is_raised_by_the_run(
+    out: str, options: dict[str, Any], error: type[Exception], expected: str, tmp_path: Path
+) -> None:
+    worker = Worker(str(tmp_path / out), {"threads": 1, **options})
+    row = worker({"shard": 3, "files": []})
+    with pytest.raises(error, match=expected):
+        pipeline._receipt(row)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_new_files_join_and_gone_files_are_recorded(photos: Path, tmp_path: Path) -> None:
@@ -187,7 +207,9 @@ def test_a_plan_that_is_lost_or_damaged(photos: Path, tmp_path: Path) -> None:
     ("inputs", "options", "error", "expected"),
     [
         ([""], {}, InvalidOptionError, "got none"),
+        (["gone"], {}, InvalidOptionError, "gone, which does not exist"),
         (["nope://bucket/key"], {}, InvalidOptionError, "nope://bucket"),
+        (["s3://key:secret@bucket/in"], {}, InvalidOptionError, "^(?!.*secret).*a password"),
         (["0"], {"model": "nope"}, ModelNotFoundError, "nope"),
         (["0"], {"backend": "nope"}, InvalidOptionError, "nope"),
         (["0"], {"score_threshold": 2.0}, InvalidOptionError, "2.0"),
@@ -229,16 +251,15 @@ def test_missing_extra(
         Archive([str(photos)], str(tmp_path))
 
 
-def test_no_cluster_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise ConnectionError("nobody answers")
-
-    monkeypatch.setattr(ray, "init", refuse)
-    with (
-        pytest.raises(BackendUnavailableError, match=r"10\.0\.0\.1:6379.*nobody.*ray start"),
-        cluster.cluster("10.0.0.1:6379", None),
-    ):
-        pass
+def test_no_cluster_there() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody answers
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with (
+            pytest.raises(BackendUnavailableError, match=rf"{address}.*refused.*ray start"),
+            cluster.cluster(address, None),
+        ):
+            pytest.fail("joined a cluster that is not there")
 
 
 @pytest.mark.parametrize(

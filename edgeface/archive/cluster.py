@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edgeface.errors import BackendUnavailableError, EdgeFaceError, InferenceError
+from edgeface.errors import BackendUnavailableError, InferenceError
 
 STORE_BYTES = 150_000_000  # pictures never pass through Ray's object store
+KNOCK_SECONDS = 5.0
+RAISED = re.compile(r"^[\w.]*(Error|Exception): .+", re.MULTILINE)
 
 
 @contextmanager
@@ -22,7 +26,7 @@ def cluster(address: str, cores: int | None) -> Iterator[None]:
 
     Raises:
         BackendUnavailableError: there is no such cluster.
-        InferenceError: Ray fails within the block; an EdgeFaceError of a worker stays itself.
+        InferenceError: Ray fails within the block.
     """
     import ray
     import ray.data
@@ -30,18 +34,17 @@ def cluster(address: str, cores: int | None) -> Iterator[None]:
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     joined = ray.is_initialized()
     if not joined:
         _join(address, cores)
     try:
         yield
     except RayError as error:
-        cause = getattr(error, "cause", None) or error
-        if isinstance(cause, EdgeFaceError):
-            raise cause from None
+        first = RAISED.search(str(error))
         raise InferenceError(
-            f"expected Ray's workers to finish, but they failed: {cause}; "
+            "expected Ray's workers to finish, but one failed: "
+            f"{first.group() if first else str(error).splitlines()[0]}; "
             "the archive goes on from here when it is run again"
         ) from error
     finally:
@@ -57,9 +60,17 @@ def _join(address: str, cores: int | None) -> None:
     own = {"num_cpus": cores, "include_dashboard": False, "object_store_memory": STORE_BYTES}
     started = own if address == "local" else {}
     try:
+        _knock(address)
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **started)
     except (OSError, RuntimeError, ValueError) as error:
         raise BackendUnavailableError(
             f"expected a Ray cluster at {address}, but it cannot be joined ({error}); start one "
             "with 'ray start --head', or use local"
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Raise an OSError where nobody listens; Ray itself takes minutes to find out."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()

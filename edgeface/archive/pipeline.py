@@ -6,6 +6,7 @@ was killed goes on where it stopped, and no input is missing or found twice.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import inspect
 import io
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeface import errors
 from edgeface.archive.cluster import cluster
 from edgeface.archive.places import TEMPORARY, absolute, find, locate, write_whole
 from edgeface.archive.worker import Worker, schema, shard_name
@@ -23,6 +25,7 @@ from edgeface.bundle import load_bundle, shipped_models
 from edgeface.detector import Detector
 from edgeface.errors import (
     BackendUnavailableError,
+    EdgeFaceError,
     InvalidOptionError,
     MissingDependencyError,
     missing_extra,
@@ -166,7 +169,7 @@ class Archive:
                 num_cpus=threads,
             )
             for row in receipts.iter_rows():
-                receipt = Receipt(row["shard"], row["inputs"], row["faces"], list(row["errors"]))
+                receipt = _receipt(row)
                 del self.pending[receipt.shard]
                 yield receipt
         self._remove_temporaries()
@@ -247,6 +250,14 @@ class Archive:
         write_whole(self._out, PLAN, data.getvalue())
 
 
+def _receipt(row: Mapping[str, Any]) -> Receipt:
+    """Return what a worker says that it wrote, or raise what stopped it."""
+    if row["stopped"]:
+        error: EdgeFaceError = getattr(errors, row["stopped"])(row["message"])
+        raise error
+    return Receipt(row["shard"], row["inputs"], row["faces"], list(row["errors"]))
+
+
 def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return what faces depend on, having checked the options where this machine can."""
     try:
@@ -256,7 +267,7 @@ def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
         bundle = load_bundle(options["model"])  # the backend may be the workers' alone
     performance = ("model", "backend", "threads")
     chosen = {name: options[name] for name in sorted(options) if name not in performance}
-    artifacts = sorted(artifact.sha256 for artifact in bundle.artifacts)
-    settings = {"model": bundle.name, "artifacts": artifacts, **chosen}
+    digest = hashlib.sha256("".join(sorted(one.sha256 for one in bundle.artifacts)).encode())
+    settings = {"model": f"{bundle.name} {digest.hexdigest()[:12]}", **chosen}
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     return plain

@@ -35,7 +35,7 @@ def locate(name: str) -> tuple[FileSystem, str]:
     Options of the file system may follow the address: ``s3://bucket/key?region=eu-west-1``.
 
     Raises:
-        InvalidOptionError: the address is none that pyarrow knows.
+        InvalidOptionError: the address is none that pyarrow knows, or holds a password.
     """
     from pyarrow.fs import LocalFileSystem
 
@@ -44,6 +44,11 @@ def locate(name: str) -> tuple[FileSystem, str]:
     address, options = _split(name)
     scheme, _, rest = address.partition("://")
     host, _, key = rest.partition("/")
+    if ":" in host.rpartition("@")[0]:
+        raise InvalidOptionError(
+            f"expected a {scheme}:// address without a password, which outputs would show; "
+            "give it by the environment, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
     file_system, root = _root(f"{scheme}://{host}{options}")
     return file_system, str(PurePosixPath(root, key))
 
@@ -57,14 +62,20 @@ def find(name: str, *, recursive: bool) -> list[str]:
     """Return the pictures and videos of a folder, sorted, or the file itself.
 
     Raises:
-        InvalidOptionError: it cannot be listed, or is a folder that holds neither.
+        InvalidOptionError: it does not exist, cannot be listed, or is a folder without any.
     """
     from pyarrow.fs import FileSelector, FileType
 
     file_system, path = locate(name)
     try:
-        if file_system.get_file_info(path).type is not FileType.Directory:
+        kind = file_system.get_file_info(path).type
+        if kind is FileType.File:
             return [absolute(name)]
+        if kind is not FileType.Directory:
+            raise InvalidOptionError(
+                f"expected a file or folder, got {name}, which does not exist or is neither; "
+                "check the address"
+            )
         infos = file_system.get_file_info(FileSelector(path, recursive=recursive))
     except OSError as error:
         raise InvalidOptionError(
