@@ -97,6 +97,18 @@ def test_options_reach_the_detector(photo: Path, capsys: pytest.CaptureFixture[s
     assert ": 3 faces, " in capsys.readouterr().out
 
 
+def test_options_of_use_reach_the_detector(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for flags, found in (
+        (["--min-face", "60"], "1 face"),
+        (["--min-face", "300"], "no face"),
+        (["--roi", "150,20,200,200"], "1 face"),
+        (["--roi", "300,300,200,200"], "no face"),
+        (["--tile", "--input-size", "320"], "1 face"),
+    ):
+        assert main(["detect", str(photo), *flags]) == 0
+        assert f": {found}, " in capsys.readouterr().out, flags
+
+
 @pytest.mark.parametrize(
     ("text", "size"), [("640", 640), ("640x480", (640, 480)), ("none", None), ("None", None)]
 )
@@ -197,6 +209,8 @@ def test_bad_picture(
         (["--score-threshold", "1.5"], "got 1.5"),
         (["--nms-threshold", "-1"], "got -1"),
         (["--max-faces", "0"], "got 0"),
+        (["--min-face", "0"], "got 0"),
+        (["--roi", "0,0,0,10"], "(0, 0, 0, 10)"),
         (["--threads", "0"], "got 0"),
         (["--input-size", "0"], "got 0"),
         (["--input-size", "100x100"], "(128, 128)"),
@@ -351,7 +365,14 @@ def test_interrupted_video_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    "argv", [[], ["detect"], ["detect", "a.jpg", "--input-size", "big"], ["nope"]]
+    "argv",
+    [
+        [],
+        ["detect"],
+        ["detect", "a.jpg", "--input-size", "big"],
+        ["detect", "a.jpg", "--roi", "1,2"],
+        ["nope"],
+    ],
 )
 def test_wrong_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     try:

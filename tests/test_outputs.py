@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgeface.cli import detect
+from edgeface.cli import detect, files
 from edgeface.cli.main import main
 from edgeface.errors import EdgeFaceError, InvalidImageError, OutputError
 from edgeface.faces import LANDMARK_NAMES, Faces
@@ -300,8 +300,8 @@ def test_a_video_and_its_thumbnail_do_not_collide(
     monkeypatch.chdir(tmp_path)
     Path("a.mp4").touch()
     Path("a.jpg").touch()
-    sources = detect.collect(["a.mp4", "a.jpg"], recursive=False, sample=False)
-    detect.check_outputs({"yolo": Path("out")}, sources)
+    sources = files.collect(["a.mp4", "a.jpg"], recursive=False, sample=False)
+    files.check_outputs({"yolo": Path("out")}, sources)
 
 
 def test_supervision_gets_every_column() -> None:

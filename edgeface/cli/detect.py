@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,16 +14,21 @@ from numpy.typing import NDArray
 
 from edgeface.cli import archive, complain
 from edgeface.cli.drawing import video_writer, write_picture
-from edgeface.cli.files import Source, check_writable, collect, plan_drawings
+from edgeface.cli.files import Source, check_outputs, collect, plan_drawings
 from edgeface.cli.options import add_detector_options
 from edgeface.cli.progress import track
-from edgeface.errors import InferenceError, InvalidImageError, InvalidOptionError, missing_extra
+from edgeface.errors import InferenceError, InvalidImageError, missing_extra
 from edgeface.imageio import read_image
-from edgeface.outputs import OUTPUTS, Output, Shot, numbered
+from edgeface.outputs import OUTPUTS, Output, Shot
 from edgeface.video import Video
 
 if TYPE_CHECKING:
     from edgeface.detector import Detector
+
+DETECTOR_OPTIONS = (
+    *("backend", "model", "precision", "input_size", "score_threshold", "nms_threshold"),
+    *("max_faces", "min_face", "roi", "tile", "threads"),
+)
 
 EPILOG = """\
 examples:
@@ -104,6 +109,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     detector.add_argument(
         "--max-faces", type=int, metavar="N", help="keep the best N faces (default: all)"
     )
+    detector.add_argument(
+        "--min-face",
+        type=int,
+        metavar="PX",
+        help="drop faces with a side below PX pixels; the larger, the faster",
+    )
+    detector.add_argument(
+        "--roi", type=region, metavar="X,Y,W,H", help="look at that part of each picture only"
+    )
+    detector.add_argument(
+        "--tile", action="store_true", help="look at tiles as well: small faces of large pictures"
+    )
 
 
 def input_size(text: str) -> int | tuple[int, int] | None:
@@ -121,6 +138,17 @@ def input_size(text: str) -> int | tuple[int, int] | None:
     raise argparse.ArgumentTypeError(
         f"expected a long side (640), a size (640x480) or none, got {text!r}"
     )
+
+
+def region(text: str) -> tuple[int, int, int, int]:
+    """Read what --roi says: 100,50,640,480."""
+    try:
+        x, y, width, height = map(int, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected x,y,width,height in pixels, got {text!r}"
+        ) from None
+    return x, y, width, height
 
 
 def run(args: argparse.Namespace) -> int:
@@ -159,36 +187,9 @@ def check_archive(args: argparse.Namespace) -> None:
             args.usage_error(f"expected no --{name} beside --ray, whose only output is --parquet")
 
 
-def check_outputs(paths: Mapping[str, Path], sources: list[Source]) -> None:
-    """Refuse, before any work, outputs that could not be written after it.
-
-    Raises:
-        InvalidOptionError: a place cannot be written, or is an input or another output.
-    """
-    taken = {source.path.resolve(): source.name for source in sources if source.path is not None}
-    for name, path in paths.items():
-        targets = [(path, f"--{name}")]
-        if OUTPUTS[name].is_folder:
-            targets = [(path / label_name(source), source.name) for source in sources]
-        for target, origin in targets:
-            check_writable(f"--{name}", target)
-            other = taken.setdefault(target.resolve(), origin)
-            if other is not origin:
-                raise InvalidOptionError(
-                    f"expected a new file for --{name}, got {target}, which belongs to {other}; "
-                    "choose another place, or rename one of the inputs"
-                )
-
-
-def label_name(source: Source) -> str:
-    """Name the text file of a picture, or of a video's first frame."""
-    return f"{numbered(source.relative.with_suffix(''), 0 if source.is_video else None)}.txt"
-
-
 def detector_options(args: argparse.Namespace) -> dict[str, Any]:
     """Return the keyword arguments of ``Detector`` that the options describe."""
-    names = ("backend", "model", "precision", "input_size", "score_threshold", "nms_threshold")
-    return {name: getattr(args, name) for name in (*names, "max_faces", "threads")}
+    return {name: getattr(args, name) for name in DETECTOR_OPTIONS}
 
 
 def open_detector(args: argparse.Namespace) -> Detector:

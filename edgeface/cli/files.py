@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgeface.errors import InvalidOptionError
 from edgeface.imageio import PICTURES, VIDEOS
+from edgeface.outputs import OUTPUTS, numbered
 
 SAMPLE = "astronaut.png"
 
@@ -111,3 +112,28 @@ def check_writable(option: str, path: Path) -> None:
             f"expected {option} to name a file that can be written, got {path}; "
             "choose a file in a folder of yours"
         )
+
+
+def check_outputs(paths: Mapping[str, Path], sources: list[Source]) -> None:
+    """Refuse, before any work, outputs that could not be written after it.
+
+    Raises:
+        InvalidOptionError: a place cannot be written, or is an input or another output.
+    """
+    taken = {source.path.resolve(): source.name for source in sources if source.path is not None}
+    for name, path in paths.items():
+        targets = [(path, f"--{name}")]
+        if OUTPUTS[name].is_folder:
+            targets = [(path / _label(source), source.name) for source in sources]
+        for target, origin in targets:
+            check_writable(f"--{name}", target)
+            other = taken.setdefault(target.resolve(), origin)
+            if other is not origin:
+                raise InvalidOptionError(
+                    f"expected a new file for --{name}, got {target}, which belongs to {other}; "
+                    "choose another place, or rename one of the inputs"
+                )
+
+
+def _label(source: Source) -> str:
+    return f"{numbered(source.relative.with_suffix(''), 0 if source.is_video else None)}.txt"
