@@ -267,9 +267,10 @@ class Detector:
                 raise InferenceError("expected an open detector, got a closed one; make a new one")
             height, width = picture.shape[:2]
             parts = regions(width, height, self._roi, self._tile)
-            self.profile = dict.fromkeys(("read", "preprocess", "infer", "postprocess"), 0.0)
-            self.profile["read"] = (read - started) * 1e3
-            found = [(part, self._look(part.of(picture), self._runtime)) for part in parts]
+            profile = dict.fromkeys(("read", "preprocess", "infer", "postprocess"), 0.0)
+            profile["read"] = (read - started) * 1e3
+            found = [(part, self._look(part.of(picture), self._runtime, profile)) for part in parts]
+            self.profile = profile
         return merge(
             found,
             nms_threshold=self._nms_threshold,
@@ -277,7 +278,9 @@ class Detector:
             max_faces=self._max_faces,
         )
 
-    def _look(self, picture: NDArray[np.uint8], runtime: Runtime) -> Faces:
+    def _look(
+        self, picture: NDArray[np.uint8], runtime: Runtime, profile: dict[str, float]
+    ) -> Faces:
         """Find all faces of a picture or a part of one, and add to the profile."""
         started = time.perf_counter()
         height, width = picture.shape[:2]
@@ -302,9 +305,9 @@ class Detector:
             nms_threshold=self._nms_threshold,
             max_faces=None,
         )
-        self.profile["preprocess"] += (preprocessed - started) * 1e3
-        self.profile["infer"] += (inferred - preprocessed) * 1e3
-        self.profile["postprocess"] += (time.perf_counter() - inferred) * 1e3
+        profile["preprocess"] += (preprocessed - started) * 1e3
+        profile["infer"] += (inferred - preprocessed) * 1e3
+        profile["postprocess"] += (time.perf_counter() - inferred) * 1e3
         return faces
 
 
