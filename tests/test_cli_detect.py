@@ -18,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 import edgeface
-from edgeface.cli import detect
+from edgeface.cli import detect, options
 from edgeface.cli.main import main
 from edgeface.outputs import OUTPUTS
 from edgeface.video import Video
@@ -113,7 +113,7 @@ def test_options_of_use_reach_the_detector(photo: Path, capsys: pytest.CaptureFi
     ("text", "size"), [("640", 640), ("640x480", (640, 480)), ("none", None), ("None", None)]
 )
 def test_input_size(text: str, size: int | tuple[int, int] | None) -> None:
-    assert detect.input_size(text) == size
+    assert options.input_size(text) == size
 
 
 def test_sample_is_the_astronaut(photo: Path, tmp_path: Path) -> None:

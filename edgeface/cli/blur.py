@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.cli import complain
-from edgeface.cli.detect import count, input_size
+from edgeface.cli.detect import count
 from edgeface.cli.drawing import DEFAULT_FPS, video_writer, write_picture
 from edgeface.cli.files import Source, collect, plan_drawings
-from edgeface.cli.options import add_detector_options
+from edgeface.cli.options import add_frame_options
 from edgeface.cli.progress import track
 from edgeface.errors import InferenceError, InvalidImageError
 from edgeface.imageio import read_image
@@ -82,14 +82,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="seconds that a face which is no longer found stays blurred (default: %(default)s)",
     )
 
-    detector = add_detector_options(parser)
-    detector.add_argument(
-        "--input-size",
-        type=input_size,
-        default=640,
-        metavar="640|WxH|none",
-        help="long side, exact size, or the picture's own size (default: 640)",
-    )
+    detector = add_frame_options(parser)
     detector.add_argument(
         "--tile",
         action="store_true",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgeface.cli import archive, complain
 from edgeface.cli.drawing import video_writer, write_picture
 from edgeface.cli.files import Source, check_outputs, collect, plan_drawings
-from edgeface.cli.options import add_detector_options
+from edgeface.cli.options import add_frame_options
 from edgeface.cli.progress import track
 from edgeface.errors import InferenceError, InvalidImageError, missing_extra
 from edgeface.imageio import read_image
@@ -84,14 +84,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--workers", type=int, metavar="N", help="detectors at work (default: one per core)"
     )
 
-    detector = add_detector_options(parser)
-    detector.add_argument(
-        "--input-size",
-        type=input_size,
-        default=640,
-        metavar="640|WxH|none",
-        help="long side, exact size, or the picture's own size (default: 640)",
-    )
+    detector = add_frame_options(parser)
     detector.add_argument(
         "--score-threshold",
         type=float,
@@ -120,23 +113,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     detector.add_argument(
         "--tile", action="store_true", help="look at tiles as well: small faces of large pictures"
-    )
-
-
-def input_size(text: str) -> int | tuple[int, int] | None:
-    """Read what --input-size says: 640, 640x480 or none."""
-    if text.lower() == "none":
-        return None
-    try:
-        sides = [int(side) for side in text.lower().split("x")]
-    except ValueError:
-        sides = []
-    if len(sides) == 1:
-        return sides[0]
-    if len(sides) == 2:
-        return sides[0], sides[1]
-    raise argparse.ArgumentTypeError(
-        f"expected a long side (640), a size (640x480) or none, got {text!r}"
     )
 
 

@@ -8,8 +8,7 @@ import os
 from contextlib import suppress
 
 from edgeface.cli import complain
-from edgeface.cli.detect import input_size
-from edgeface.cli.options import add_detector_options
+from edgeface.cli.options import add_frame_options
 from edgeface.errors import InvalidOptionError, missing_extra
 
 EPILOG = """\
@@ -60,11 +59,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--max-megabytes", type=float, default=10.0, metavar="MB",
         help="largest picture that is accepted (default: %(default)g)",
     )  # fmt: skip
-    detector = add_detector_options(parser)
-    detector.add_argument(
-        "--input-size", type=input_size, default=640, metavar="640|WxH|none",
-        help="long side, exact size, or the picture's own size (default: 640)",
-    )  # fmt: skip
+    detector = add_frame_options(parser)
     detector.add_argument(
         "--score-threshold", type=float, default=0.5, metavar="S",
         help="drop faces that score less; the page can change it (default: %(default)s)",
