@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, overload
@@ -19,11 +17,10 @@ from edgeface.faces import Faces
 from edgeface.hardware import host
 from edgeface.imageio import Picture, check_color, read_image
 from edgeface.postprocess import postprocess
-from edgeface.preprocess import InputSize, check_input_size, letterbox, sufficient_size
+from edgeface.preprocess import check_input_size, letterbox, sufficient_size
 from edgeface.runtimes.base import Runtime, RuntimeOptions
 from edgeface.runtimes.base import backend as find_backend
-from edgeface.selection import Candidate
-from edgeface.startup import start
+from edgeface.startup import Explanation, start
 from edgeface.stream import Stream, open_stream
 from edgeface.tiling import check_region, merge, regions, tile_size
 from edgeface.video import VideoSource
@@ -34,47 +31,6 @@ if TYPE_CHECKING:
 
 # More threads than a phone or board has big cores slow a small model down.
 MAX_DEFAULT_THREADS = 4
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """What a detector runs, and why; ``str()`` makes it readable.
-
-    Attributes:
-        model: name of the bundle.
-        backend: name of the backend.
-        why: why that backend.
-        precision: precision of the artifact that was loaded.
-        input_size: None, the long side, or (width, height) in pixels.
-        threads: worker threads.
-        facts: what the backend says of itself: version, device, the precision that runs.
-        others: the candidates that were not chosen, and why.
-    """
-
-    model: str
-    backend: str
-    why: str
-    precision: str
-    input_size: InputSize
-    threads: int
-    facts: Mapping[str, str]
-    others: tuple[Candidate, ...]
-
-    def __str__(self) -> str:
-        rows = {
-            "model": self.model,
-            "backend": f"{self.backend}: {self.why}",
-            "artifact": self.precision,
-            "input size": _describe_size(self.input_size),
-            "threads": str(self.threads),
-        }
-        rows |= {name: value for name, value in self.facts.items() if name not in rows}
-        lines = [f"{name:<12}{value}" for name, value in rows.items()]
-        lines += [
-            f"{'could run' if other.artifact else 'cannot run':<12}{other.backend}: {other.reason}"
-            for other in self.others
-        ]
-        return "\n".join(lines)
 
 
 class Detector:
@@ -323,11 +279,3 @@ def _check_count(name: str, value: int | None) -> int | None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise InvalidOptionError(f"expected {name} to be a positive integer or None, got {value!r}")
     return int(value)
-
-
-def _describe_size(input_size: InputSize) -> str:
-    if input_size is None:
-        return "the picture's own"
-    if isinstance(input_size, tuple):
-        return f"{input_size[0]}x{input_size[1]}"
-    return f"long side {input_size}"

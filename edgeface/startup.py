@@ -1,4 +1,4 @@
-"""Starting a model: probe the backends, rank them, and load the first that takes it."""
+"""Starting a model: probe the backends, rank them, load the first that takes it, explain it."""
 
 from __future__ import annotations
 
@@ -37,6 +37,47 @@ class Started:
     artifact: Artifact
     chosen: Candidate
     others: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a detector runs, and why; ``str()`` makes it readable.
+
+    Attributes:
+        model: name of the bundle.
+        backend: name of the backend.
+        why: why that backend.
+        precision: precision of the artifact that was loaded.
+        input_size: None, the long side, or (width, height) in pixels.
+        threads: worker threads.
+        facts: what the backend says of itself: version, device, the precision that runs.
+        others: the candidates that were not chosen, and why.
+    """
+
+    model: str
+    backend: str
+    why: str
+    precision: str
+    input_size: InputSize
+    threads: int
+    facts: Mapping[str, str]
+    others: tuple[Candidate, ...]
+
+    def __str__(self) -> str:
+        rows = {
+            "model": self.model,
+            "backend": f"{self.backend}: {self.why}",
+            "artifact": self.precision,
+            "input size": _describe_size(self.input_size),
+            "threads": str(self.threads),
+        }
+        rows |= {name: value for name, value in self.facts.items() if name not in rows}
+        lines = [f"{name:<12}{value}" for name, value in rows.items()]
+        lines += [
+            f"{'could run' if other.artifact else 'cannot run':<12}{other.backend}: {other.reason}"
+            for other in self.others
+        ]
+        return "\n".join(lines)
 
 
 def start(
@@ -113,3 +154,11 @@ def _refusal(
         kinds = (*kinds, MissingDependencyError)
     kind = next((kind for kind in kinds if kind in refusals), BackendUnavailableError)
     return kind(f"expected the backend '{backend}' to run this model here, but {told}")
+
+
+def _describe_size(input_size: InputSize) -> str:
+    if input_size is None:
+        return "the picture's own"
+    if isinstance(input_size, tuple):
+        return f"{input_size[0]}x{input_size[1]}"
+    return f"long side {input_size}"
