@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.errors import DatasetError, InvalidOptionError, missing_extra
+from edgeface.imageio import PICTURES
 
 Item = TypeVar("Item")
 
 SUBSETS = ("easy", "medium", "hard")
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 GROUND_TRUTH_FOLDERS = ("", "ground_truth", "wider_face_split", "eval_tools/ground_truth")
 IMAGE_FOLDERS = ("images", "WIDER_val/images")
 
@@ -99,7 +99,7 @@ def _find_pictures(root: Path) -> dict[tuple[str, str], Path]:
     return {
         (path.parent.name, path.stem): path
         for path in folders[0].glob("*/*")
-        if path.suffix.lower() in PICTURE_SUFFIXES
+        if path.suffix.lower() in PICTURES
     }
 
 

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.errors import DatasetError
+from edgeface.imageio import PICTURES
 
 BOX_VALUES = 4
 LANDMARK_VALUES = 15
 OFFICIAL_VALUES = 10
 OFFICIAL_INVALID = 7
-PICTURE_SUFFIXES = (".webp", ".jpg", ".jpeg", ".png", ".bmp")
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def read_labels(root: Path) -> LabelSet:
 def _find_picture(path: Path) -> Path | None:
     if path.is_file():
         return path
-    return next((p for s in PICTURE_SUFFIXES if (p := path.with_suffix(s)).is_file()), None)
+    return next((p for s in sorted(PICTURES) if (p := path.with_suffix(s)).is_file()), None)
 
 
 def _annotation(image: Path, name: str, faces: list[_Face], source: Path) -> Annotation:
