@@ -17,7 +17,7 @@ from edgeface.hardware import host
 from edgeface.imageio import Picture, check_color, read_image
 from edgeface.postprocess import postprocess
 from edgeface.preprocess import check_input_size, letterbox, sufficient_size
-from edgeface.runtimes.base import Runtime, RuntimeOptions
+from edgeface.runtimes.base import Runtime
 from edgeface.runtimes.base import backend as find_backend
 from edgeface.startup import Explanation, start
 from edgeface.stream import Stream, open_stream
@@ -99,14 +99,7 @@ class Detector:
         self.profile: dict[str, float] = {}
         self._lock = threading.Lock()
         self._buffer: NDArray[np.uint8] | None = None
-        options = RuntimeOptions(
-            input_size=self._input_size if isinstance(self._input_size, tuple) else None,
-            input_sizes=(),
-            exact=precision != "auto",
-            threads=self._threads,
-            cache_key=self.bundle.name,
-        )
-        started = start(self.bundle, backend, precision, self._input_size, options)
+        started = start(self.bundle, backend, precision, self._input_size, self._threads)
         self._runtime: Runtime | None = started.runtime
         self._allowed = started.artifact.input_sizes
         self._explanation = Explanation(

@@ -81,7 +81,7 @@ class Explanation:
 
 
 def start(
-    bundle: Bundle, backend: str, precision: str, input_size: InputSize, options: RuntimeOptions
+    bundle: Bundle, backend: str, precision: str, input_size: InputSize, threads: int
 ) -> Started:
     """Load a model on the named backend, or with "auto" on the best that takes it.
 
@@ -92,7 +92,7 @@ def start(
         backend: "auto" or a backend's name.
         precision: "auto" or a precision of the artifact.
         input_size: as ``Detector`` takes it.
-        options: what the runtime needs; the artifact's own facts are filled in here.
+        threads: worker threads.
 
     Raises:
         EdgeFaceError: see ``Detector``.
@@ -106,13 +106,15 @@ def start(
                 failures[chosen.backend] = chosen.reason
             continue
         data = bundle.open(chosen.artifact)
-        fitted = replace(
-            options,
+        options = RuntimeOptions(
+            input_size=input_size if isinstance(input_size, tuple) else None,
             input_sizes=chosen.artifact.input_sizes,
+            exact=precision != "auto",
+            threads=threads,
             cache_key=f"{bundle.name}-{chosen.artifact.sha256}",
         )
         try:
-            runtime = load(chosen.backend, data, fitted)
+            runtime = load(chosen.backend, data, options)
         except EdgeFaceError as error:
             if backend != "auto":
                 raise
