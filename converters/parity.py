@@ -86,13 +86,14 @@ def check_parity(
     pictures = probe_pictures() if pictures is None else pictures
     compared, skipped = [], {}
     for backend in BACKENDS.values():
-        if backend.format not in artifacts:
+        format = next((one for one in backend.formats if one in artifacts), None)
+        if format is None:
             continue
-        sizes = tuple((input_sizes or {}).get(backend.format, ()))
+        sizes = tuple((input_sizes or {}).get(format, ()))
         frames = [_letterbox(net, picture, sizes) for picture in pictures]
         try:
             version, outputs = _run(
-                backend.name, artifacts[backend.format], sizes, [frame for frame, _ in frames]
+                backend.name, artifacts[format], sizes, [frame for frame, _ in frames]
             )
         except (MissingDependencyError, BackendUnavailableError) as error:
             skipped[backend.name] = str(error)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,9 @@ class Artifact:
     """One file of a bundle.
 
     Attributes:
-        format: "onnx", "tflite" or "safetensors" (training weights).
+        format: what it is made for: "onnx" (ONNX Runtime, and any reader of ONNX), "openvino" and
+            "tensorrt" (ONNX graphs too, quantised or typed as that runtime wants it), "tflite", or
+            "safetensors" (training weights). Two artifacts may name one file.
         precision: "fp32", "fp16" or "int8".
         file: name relative to the bundle's folder.
         sha256: hex digest of the file.
@@ -70,6 +72,12 @@ class Bundle:
             if (artifact.format, artifact.precision) == (format, precision):
                 return artifact
         return None
+
+    def best(self, formats: Sequence[str], precisions: Sequence[str]) -> Artifact | None:
+        """Return the artifact of the first precision, and then of the first format, or None."""
+        wanted = ((format, precision) for precision in precisions for format in formats)
+        found = (self.find(*one) for one in wanted)
+        return next((artifact for artifact in found if artifact is not None), None)
 
     def open(self, artifact: Artifact) -> bytes:
         """Read an artifact after checking its hash.

@@ -67,7 +67,7 @@ def rank(
         if name not in verdicts:
             continue
         verdict = verdicts[name]
-        artifact = _find(bundle, BACKENDS[name].format, precisions)
+        artifact = bundle.best(BACKENDS[name].formats, precisions)
         if not verdict.available:
             refusal = BackendUnavailableError if verdict.version else MissingDependencyError
             ranked.append(Candidate(name, None, verdict.reason, refusal))
@@ -101,13 +101,8 @@ def _preference(host: Host) -> dict[str, str]:
     return order | {name: reason for name, reason in rest.items() if name not in order}
 
 
-def _find(bundle: Bundle, format: str, precisions: tuple[str, ...]) -> Artifact | None:
-    found = (bundle.find(format, precision) for precision in precisions)
-    return next((artifact for artifact in found if artifact is not None), None)
-
-
 def _lacks(bundle: Bundle, name: str, precisions: tuple[str, ...]) -> str:
-    wanted = BACKENDS[name].format
+    wanted = " or ".join(BACKENDS[name].formats)
     has = [f"{artifact.format} {artifact.precision}" for artifact in bundle.artifacts]
     kinds = " or ".join(precisions)
     return (

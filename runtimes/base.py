@@ -82,7 +82,7 @@ class Backend:
         module: module with ``probe() -> str`` and ``load(data, options) -> Runtime``.
         packages: vendor packages that it runs on, the preferred one first.
         install: the command that installs the preferred one.
-        format: artifact format that it loads.
+        formats: artifact formats that it loads, the one made for it first.
         note: what else a user should know before installing it.
     """
 
@@ -90,7 +90,7 @@ class Backend:
     module: str
     packages: tuple[str, ...]
     install: str
-    format: str
+    formats: tuple[str, ...]
     note: str = ""
 
     def installed_package(self) -> str | None:
@@ -111,7 +111,7 @@ BACKENDS = {
             "edgeface.runtimes.tensorrt",
             ("tensorrt",),
             "pip install 'edgeface[tensorrt]'",
-            "onnx",
+            ("tensorrt", "onnx"),
             note="this release of edgeface finds TensorRT but builds no engines yet",
         ),
         Backend(
@@ -119,21 +119,21 @@ BACKENDS = {
             "edgeface.runtimes.openvino",
             ("openvino",),
             "pip install 'edgeface[openvino]'",
-            "onnx",
+            ("openvino", "onnx"),
         ),
         Backend(
             "tflite",
             "edgeface.runtimes.tflite",
             ("ai_edge_litert", "tflite_runtime"),
             "pip install 'edgeface[tflite]'",
-            "tflite",
+            ("tflite",),
         ),
         Backend(
             "onnxruntime",
             "edgeface.runtimes.onnxruntime",
             ("onnxruntime",),
             "pip install onnxruntime",
-            "onnx",
+            ("onnx",),
         ),
     )
 }

@@ -138,7 +138,7 @@ def _try(wanted: Backend) -> Verdict:
 
 def _run_shipped_model(wanted: Backend) -> None:
     for bundle in map(load_bundle, shipped_models()):
-        artifact = bundle.find(wanted.format, "fp32")
+        artifact = bundle.best(wanted.formats, ("fp32",))
         if artifact is None:
             continue
         width, height = min(artifact.input_sizes, default=_SMALL)

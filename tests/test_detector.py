@@ -267,7 +267,7 @@ def test_wrong_options(options: dict[str, Any], message: str, bench: Bench, mode
 def test_wrong_models(bench: Bench, model: Path) -> None:
     with pytest.raises(ModelNotFoundError, match="got 'nonesuch'"):
         Detector(model="nonesuch")
-    with pytest.raises(ModelNotFoundError, match="no onnx artifact of precision int8"):
+    with pytest.raises(ModelNotFoundError, match="no openvino or onnx artifact of precision int8"):
         Detector("openvino", model=model, precision="int8")
     with pytest.raises(ModelNotFoundError, match="it has onnx fp32"):
         Detector(model=model, precision="int8")

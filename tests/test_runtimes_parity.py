@@ -27,7 +27,7 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @cache
 def shipped(name: str, exact: bool = True) -> Runtime:
     bundle = load_bundle(MODEL)
-    artifact = bundle.find(BACKENDS[name].format, "fp32")
+    artifact = bundle.best(BACKENDS[name].formats, ("fp32",))
     assert artifact is not None
     options = RuntimeOptions(
         input_size=None,

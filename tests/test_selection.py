@@ -92,13 +92,25 @@ def test_auto_takes_the_fastest_precision_and_fp16_last() -> None:
     assert list(best.values()) == [int8, ONNX, half]
 
 
+def test_a_backend_takes_the_artifact_made_for_it_but_the_fastest_precision_first() -> None:
+    int8 = replace(ONNX, precision="int8")
+    own = {kind: replace(int8, format=kind) for kind in ("openvino", "tensorrt")}
+    bundle = replace(BUNDLE, artifacts=(ONNX, int8, *own.values()))
+    ranked = {candidate.backend: candidate.artifact for candidate in rank(GPU, ALL, bundle)}
+    assert ranked == {**own, "onnxruntime": int8, "tflite": None}
+
+    bundle = replace(BUNDLE, artifacts=(int8, replace(own["openvino"], precision="fp32")))
+    ranked = {candidate.backend: candidate.artifact for candidate in rank(X86, ALL, bundle)}
+    assert ranked["openvino"] == int8
+
+
 def test_named_precision() -> None:
     bundle = replace(BUNDLE, artifacts=(ONNX, replace(TFLITE, precision="int8")))
     ranked = rank(X86, ALL, bundle, "int8")
     assert usable(ranked) == ["tflite"]
     assert ranked[0].reason == (
-        "the model 'm' has no onnx artifact of precision int8; it has onnx fp32, tflite int8: "
-        "choose among these"
+        "the model 'm' has no openvino or onnx artifact of precision int8; it has onnx fp32, "
+        "tflite int8: choose among these"
     )
     with pytest.raises(InvalidOptionError, match="int4"):
         rank(X86, ALL, bundle, "int4")
