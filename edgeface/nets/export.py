@@ -38,6 +38,6 @@ class ExportGraph(nn.Module):
                 module.fold_softmax()
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Run the net on uint8 NHWC pictures."""
-        levels = self.net(image.permute(0, 3, 1, 2).float())
+        """Run the net on uint8 NHWC pictures; cast first, for TensorRT transposes no uint8."""
+        levels = self.net(image.float().permute(0, 3, 1, 2))
         return tuple(tensor for level in levels for tensor in level)
