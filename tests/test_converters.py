@@ -43,12 +43,13 @@ def make_net() -> DetectorNet:
     """A small net with every part of ours, whose outputs vary as much as a trained one's."""
     from edgeface.nets.backbones import Stage
     from edgeface.nets.backbones.mobilenet import depthwise_separable
+    from edgeface.nets.context import PerLevel
     from edgeface.nets.context.ssh import ContextModule
     from edgeface.nets.detector import DetectorNet
     from edgeface.nets.heads.anchor import AnchorHead
     from edgeface.nets.layers import conv_bn
     from edgeface.nets.necks.fpn import FeaturePyramid
-    from edgeface.nets.presets import LIGHT_ANCHORS
+    from edgeface.nets.presets.retinaface import LIGHT_ANCHORS
 
     class Backbone(torch.nn.Module):
         stages = (Stage(16, 8), Stage(24, 16), Stage(32, 32))
@@ -69,9 +70,9 @@ def make_net() -> DetectorNet:
 
     torch.manual_seed(0)
     width, levels = 16, LIGHT_ANCHORS.levels
-    context = torch.nn.ModuleList(ContextModule(width, 0.1) for _ in levels)
+    context = PerLevel(ContextModule(width, 0.1) for _ in levels)
     neck, head = FeaturePyramid(Backbone.stages, width, 0.1), AnchorHead(width, levels)
-    net = DetectorNet("small", Backbone(), neck, context, head, LIGHT_ANCHORS)
+    net = DetectorNet(Backbone(), neck, context, head, LIGHT_ANCHORS)
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.2)
@@ -317,7 +318,7 @@ def test_a_failing_converter_is_a_typed_error(
         raise RuntimeError("an operator is unknown")
 
     monkeypatch.setattr(pytest.importorskip(module), name, fail)
-    with pytest.raises(ConversionError, match=r"preset 'small'.*an operator is unknown"):
+    with pytest.raises(ConversionError, match=r"preset 'custom'.*an operator is unknown"):
         function(net)
 
 

@@ -94,8 +94,8 @@ def test_samples_depend_on_their_number_alone(roots: list[Root]) -> None:
     net = build(PRESET)
     first, second = (FaceDataset(roots, net.anchors, SHORT, SHORT.phases[0]) for _ in range(2))
     for number in (5, 0, 9):
-        np.testing.assert_array_equal(first[number].image, second[number].image)
-    assert (first[0].image != first[1].image).any()
+        np.testing.assert_array_equal(first[number].sample.image, second[number].sample.image)
+    assert (first[0].sample.image != first[1].sample.image).any()
 
 
 def test_a_partial_root_has_no_background(folder: Path, roots: list[Root]) -> None:

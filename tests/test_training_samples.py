@@ -22,8 +22,9 @@ from edgeface.training.augment import (
     random_crop,
     zoom_out,
 )
-from edgeface.training.losses import BatchTargets, multitask_loss
 from edgeface.training.matching import IGNORED, NEGATIVE, POSITIVE, Matching, match
+from edgeface.training.objectives import BatchTargets
+from edgeface.training.objectives.retinaface import multitask_loss
 
 SPEC = AnchorSpec((AnchorLevel(8, (16.0, 32.0)), AnchorLevel(16, (64.0,))))
 MARKS = np.array([[[0.3, 0.35], [0.7, 0.35], [0.5, 0.55], [0.35, 0.75], [0.65, 0.75]]], np.float32)
@@ -164,6 +165,10 @@ def batch_targets(labels: list[int]) -> BatchTargets:
         positives,
         torch.ones(len(positives), 4),
         landmarks,
+        torch.zeros(0, 4),
+        torch.zeros(0, 5, 2),
+        torch.zeros(0, dtype=torch.int64),
+        torch.zeros(0, dtype=torch.bool),
     )
 
 
@@ -178,10 +183,13 @@ def test_loss_values_by_hand() -> None:
     )
     positive = math.log1p(math.exp(-1.0)) + math.log1p(math.exp(-0.5))
     hardest = math.log1p(math.exp(2.0))
-    assert losses.classes.item() == pytest.approx((positive + hardest) / 2)
-    assert losses.boxes.item() == pytest.approx(4 * 0.5)
-    assert losses.landmarks.item() == pytest.approx(10 * 1.5)
-    expected = losses.classes + 0.25 * losses.boxes + 0.1 * losses.landmarks
+    assert losses.terms["classes"].item() == pytest.approx((positive + hardest) / 2)
+    assert losses.terms["boxes"].item() == pytest.approx(4 * 0.5)
+    assert losses.terms["landmarks"].item() == pytest.approx(10 * 1.5)
+    expected = sum(
+        weight * losses.terms[name]
+        for name, weight in (("classes", 1), ("boxes", 0.25), ("landmarks", 0.1))
+    )
     assert losses.total.item() == pytest.approx(expected.item())
 
 

@@ -9,6 +9,6 @@ except ImportError as error:
     raise missing_extra(error.name or "torch", "convert") from error
 
 from edgeface.nets.detector import DetectorNet
-from edgeface.nets.presets import build, presets
+from edgeface.nets.presets import build, find_preset, presets
 
-__all__ = ["DetectorNet", "build", "presets"]
+__all__ = ["DetectorNet", "build", "find_preset", "presets"]

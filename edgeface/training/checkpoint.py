@@ -13,6 +13,7 @@ from edgeface.bundle import write_atomic
 from edgeface.errors import TrainingError
 from edgeface.nets import DetectorNet
 from edgeface.nets.weights import load_into, read_state_dict
+from edgeface.training.objectives import TrainingStep
 
 LAST = "last.pt"
 WEIGHTS = "weights.safetensors"
@@ -40,11 +41,10 @@ class AveragedWeights:
 
 def save_checkpoint(
     folder: Path,
-    net: nn.Module,
+    training: TrainingStep,
     average: AveragedWeights,
     optimizer: torch.optim.Optimizer,
     step: int,
-    preset: str,
 ) -> None:
     """Write the run's state, and the averaged weights apart for whoever wants only those."""
     from safetensors.torch import save
@@ -52,9 +52,10 @@ def save_checkpoint(
     buffer = io.BytesIO()
     torch.save(
         {
-            "preset": preset,
+            "preset": training.net.preset,
             "step": step,
-            "net": net.state_dict(),
+            "net": training.net.state_dict(),
+            "objective": training.objective.state_dict(),
             "average": average.state,
             "updates": average.updates,
             "optimizer": optimizer.state_dict(),
@@ -63,15 +64,16 @@ def save_checkpoint(
     )
     write_atomic(folder / LAST, buffer.getvalue())
     contiguous = {name: value.contiguous().cpu() for name, value in average.state.items()}
-    write_atomic(folder / WEIGHTS, save(contiguous, {"preset": preset, "step": str(step)}))
+    write_atomic(
+        folder / WEIGHTS, save(contiguous, {"preset": training.net.preset, "step": str(step)})
+    )
 
 
 def load_checkpoint(
     folder: Path,
-    net: nn.Module,
+    training: TrainingStep,
     average: AveragedWeights,
     optimizer: torch.optim.Optimizer,
-    preset: str,
 ) -> int:
     """Restore a run's state and return its step.
 
@@ -81,12 +83,13 @@ def load_checkpoint(
     path = folder / LAST
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        if state["preset"] != preset:
+        if state["preset"] != training.net.preset:
             raise TrainingError(
-                f"expected a checkpoint of preset '{preset}' in {path}, got one of "
+                f"expected a checkpoint of preset '{training.net.preset}' in {path}, got one of "
                 f"'{state['preset']}'; resume with that preset or choose another folder"
             )
-        net.load_state_dict(state["net"])
+        training.net.load_state_dict(state["net"])
+        training.objective.load_state_dict(state["objective"])
         for name, value in state["average"].items():
             average.state[name].copy_(value)
         average.updates = int(state["updates"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,8 +26,8 @@ from edgeface.training.augment import (
     zoom_out,
 )
 from edgeface.training.cache import PictureCache
-from edgeface.training.losses import BatchTargets
 from edgeface.training.matching import Targets, match
+from edgeface.training.objectives.base import BatchTargets
 from edgeface.training.recipe import Phase, Recipe
 
 HASH_BUCKETS = 10_000
@@ -53,7 +53,7 @@ class Root:
 class Item:
     """An augmented sample with its targets and the picture it came from."""
 
-    image: np.ndarray
+    sample: Sample
     targets: Targets
     source: str
 
@@ -96,7 +96,7 @@ class FaceDataset(Dataset[Item]):
         sample, source = self._draw(rng)
         if rng.random() < 0.5:
             sample = flip(sample)
-        image = photometric(sample.image, rng)
+        sample = replace(sample, image=photometric(sample.image, rng))
         targets = match(
             self._priors,
             self._variances,
@@ -105,7 +105,7 @@ class FaceDataset(Dataset[Item]):
             sample.ignore,
             self._recipe.matching,
         )
-        return Item(image, targets, source)
+        return Item(sample, targets, source)
 
     def _draw(self, rng: np.random.Generator) -> tuple[Sample, str]:
         mix, size = self._recipe.mix, self._phase.size
@@ -178,7 +178,7 @@ def collate(items: Sequence[Item]) -> Batch:
     """Stack items; positive anchors are numbered through the flattened batch."""
     anchors = len(items[0].targets.labels)
     return Batch(
-        torch.from_numpy(np.stack([item.image for item in items])),
+        torch.from_numpy(np.stack([item.sample.image for item in items])),
         BatchTargets(
             torch.from_numpy(np.stack([item.targets.labels for item in items])),
             torch.from_numpy(
@@ -186,6 +186,12 @@ def collate(items: Sequence[Item]) -> Batch:
             ),
             torch.from_numpy(np.concatenate([item.targets.deltas for item in items])),
             torch.from_numpy(np.concatenate([item.targets.landmarks for item in items])),
+            torch.from_numpy(np.concatenate([item.sample.boxes for item in items])),
+            torch.from_numpy(np.concatenate([item.sample.landmarks for item in items])),
+            torch.from_numpy(
+                np.repeat(np.arange(len(items)), [len(item.sample.boxes) for item in items])
+            ),
+            torch.from_numpy(np.concatenate([item.sample.ignore for item in items])),
         ),
         [item.source for item in items],
     )

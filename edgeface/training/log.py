@@ -15,15 +15,13 @@ PLOT = "loss.png"
 
 
 class LogRow(NamedTuple):
-    """One logged step: losses before their weights, ``loss`` being the weighted total."""
+    """One logged step: ``loss`` is the weighted total, ``terms`` its parts before their weights."""
 
     step: int
     size: int
     learning_rate: float
     loss: float
-    classes: float
-    boxes: float
-    landmarks: float
+    terms: dict[str, float]
     gradient_norm: float
     samples_per_second: float
 
@@ -39,9 +37,11 @@ class TrainingLog:
 
     def step(self, row: LogRow) -> None:
         """Append a step."""
-        self._steps.append({name: f"{value:.6g}" for name, value in row._asdict().items()})
+        columns = row._asdict()
+        columns |= columns.pop("terms")
+        self._steps.append({name: f"{value:.6g}" for name, value in columns.items()})
         with (self._folder / STEPS).open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, LogRow._fields)
+            writer = csv.DictWriter(file, list(self._steps[-1]))
             if file.tell() == 0:
                 writer.writeheader()
             writer.writerow(self._steps[-1])
@@ -64,7 +64,7 @@ class TrainingLog:
 
         figure, axes = pyplot.subplots(figsize=(8, 4.5))
         steps = [int(row["step"]) for row in self._steps]
-        for name in ("loss", "classes", "boxes", "landmarks"):
+        for name in ("loss", *(name for name in self._steps[-1] if name not in LogRow._fields)):
             axes.plot(steps, [float(row[name]) for row in self._steps], label=name, linewidth=0.8)
         axes.set(xlabel="step", ylabel="loss", yscale="log")
         axes.grid(alpha=0.3)

@@ -26,7 +26,7 @@ from edgeface.training.checkpoint import (
 from edgeface.training.dataset import Batch, FaceDataset, Root, collate
 from edgeface.training.device import has_bf16, join_processes
 from edgeface.training.log import LogRow, TrainingLog
-from edgeface.training.losses import BatchTargets, Losses, multitask_loss
+from edgeface.training.objectives import BatchTargets, Losses, TrainingStep, build_objective
 from edgeface.training.recipe import Phase, Recipe
 
 
@@ -106,14 +106,15 @@ def train(
     device = torch.device(settings.device)
     if settings.weights is not None and not settings.resume:
         load_initial_weights(settings.weights, net)
-    net.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    step_module = TrainingStep(net, build_objective(net, recipe))
+    step_module.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
-        _parameter_groups(net, recipe.weight_decay), lr=1.0, momentum=recipe.momentum
+        _parameter_groups(step_module, recipe.weight_decay), lr=1.0, momentum=recipe.momentum
     )
     average = AveragedWeights(net, recipe.average)
     start = 0
     if settings.resume:
-        start = load_checkpoint(settings.output, net, average, optimizer, recipe.preset)
+        start = load_checkpoint(settings.output, step_module, average, optimizer)
     elif (settings.output / LAST).exists():
         raise TrainingError(
             f"expected a folder without a run in it, but {settings.output / LAST} exists; "
@@ -123,14 +124,15 @@ def train(
     recipe.save(settings.output / "recipe.json")
     log = TrainingLog(settings.output, keep_until=start)
 
-    model: nn.Module = net
-    if world > 1:
-        model = nn.parallel.DistributedDataParallel(net)
+    model: nn.Module = step_module
     if settings.compiled:
-        model = torch.compile(model)  # type: ignore[assignment]
+        for part in (net.backbone, net.neck, net.context, net.head):
+            part.compile()
+    if world > 1:
+        model = nn.parallel.DistributedDataParallel(step_module)
 
     def save(step: int) -> None:
-        save_checkpoint(settings.output, net, average, optimizer, step, recipe.preset)
+        save_checkpoint(settings.output, step_module, average, optimizer, step)
         figures: dict[str, float] = {}
         if on_checkpoint is not None:
             averaged = _averaged_copy(net, average)
@@ -143,7 +145,7 @@ def train(
         learning_rate = recipe.learning_rate_at(step)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        losses = _losses(model, batch, recipe, device, world)
+        losses = _losses(model, batch, device)
         if not torch.isfinite(losses.total):
             raise TrainingError(
                 f"expected a finite loss at step {step}, got {losses.total.item()}; look at these "
@@ -151,7 +153,7 @@ def train(
             )
         optimizer.zero_grad(set_to_none=True)
         losses.total.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(net.parameters(), recipe.clip)
+        norm = nn.utils.clip_grad_norm_(step_module.parameters(), recipe.clip)
         optimizer.step()
         average.update(net)
         samples_done += phase.batch
@@ -163,9 +165,7 @@ def train(
                 size=phase.size,
                 learning_rate=learning_rate,
                 loss=losses.total.item(),
-                classes=losses.classes.item(),
-                boxes=losses.boxes.item(),
-                landmarks=losses.landmarks.item(),
+                terms={name: value.item() for name, value in losses.terms.items()},
                 gradient_norm=norm.item(),
                 samples_per_second=speed,
             )
@@ -232,23 +232,9 @@ def _start_worker(_number: int) -> None:
     cv2.setNumThreads(0)
 
 
-def _losses(
-    model: nn.Module, batch: Batch, recipe: Recipe, device: torch.device, world: int
-) -> Losses:
+def _losses(model: nn.Module, batch: Batch, device: torch.device) -> Losses:
     images = batch.images.to(device, non_blocking=True).permute(0, 3, 1, 2)
     targets = BatchTargets(*(tensor.to(device, non_blocking=True) for tensor in batch.targets))
     with torch.autocast(device.type, torch.bfloat16) if has_bf16(device) else nullcontext():
-        outputs = model(images.float())
-    divisor = None
-    if world > 1:
-        divisor = torch.tensor(float(len(targets.positives)), device=device)
-        distributed.all_reduce(divisor)
-        divisor /= world
-    return multitask_loss(
-        outputs,
-        targets,
-        box_weight=recipe.box_weight,
-        landmark_weight=recipe.landmark_weight,
-        negatives_per_positive=recipe.negatives_per_positive,
-        divisor=divisor,
-    )
+        losses: Losses = model(images.float(), targets)
+    return losses

@@ -61,8 +61,12 @@ class Recipe:
         phases: stretches of training, in order.
         learning_rate: peak learning rate.
         warm_up: share of all steps over which it rises.
-        schedule: "step" as in the paper, or "cosine".
+        schedule: "step" as in the papers, or "cosine".
+        milestones: shares of all steps at which "step" divides the learning rate by ten.
         clip: largest gradient norm.
+        second_matching: rules of the second step of systems that have one.
+        supervision: strengths of a system's own training terms and modules, by name; one that is
+            not listed has its paper's strength, 0 switches it off.
         average: decay of the exponential moving average of the weights that is kept.
         held_out: share of the fully labelled pictures kept out of training, for evaluation.
         event_weights: sampling weight of pictures of a WIDER FACE event; others 1.
@@ -75,12 +79,15 @@ class Recipe:
     weight_decay: float = 5e-4
     warm_up: float = 5 / 80
     schedule: str = "step"
+    milestones: tuple[float, ...] = (55 / 80, 68 / 80)
     clip: float = 20.0
     average: float = 0.998
     box_weight: float = 0.25
     landmark_weight: float = 0.1
     negatives_per_positive: float = 3.0
     matching: Matching = field(default_factory=Matching)
+    second_matching: Matching = field(default_factory=Matching)
+    supervision: tuple[tuple[str, float], ...] = ()
     mix: Mix = Mix()
     held_out: float = 0.03
     event_weights: tuple[tuple[str, float], ...] = ()
@@ -91,6 +98,10 @@ class Recipe:
         """Steps of all phases."""
         return sum(phase.steps for phase in self.phases)
 
+    def strength(self, term: str, default: float) -> float:
+        """Strength of one of the system's own training terms."""
+        return dict(self.supervision).get(term, default)
+
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
         warm = max(int(self.steps * self.warm_up), 1)
@@ -99,7 +110,7 @@ class Recipe:
         if self.schedule == "cosine":
             progress = (step - warm) / max(self.steps - warm, 1)
             return self.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
-        passed = sum(step >= self.steps * milestone for milestone in (55 / 80, 68 / 80))
+        passed = sum(step >= self.steps * milestone for milestone in self.milestones)
         return self.learning_rate * 0.1**passed
 
     def check(self, max_stride: int) -> None:
@@ -146,10 +157,14 @@ def recipe_from(content: dict[str, Any]) -> Recipe:
             Phase(**{**phase, "crop": tuple(phase.get("crop", Phase.crop))})
             for phase in values["phases"]
         )
-    if "matching" in values:
-        values["matching"] = Matching(**values["matching"])
+    for name in ("matching", "second_matching"):
+        if name in values:
+            values[name] = Matching(**values[name])
     if "mix" in values:
         values["mix"] = Mix(**values["mix"])
-    if "event_weights" in values:
-        values["event_weights"] = tuple((str(e), float(w)) for e, w in values["event_weights"])
+    for name in ("event_weights", "supervision"):
+        if name in values:
+            values[name] = tuple((str(key), float(weight)) for key, weight in values[name])
+    if "milestones" in values:
+        values["milestones"] = tuple(float(share) for share in values["milestones"])
     return Recipe(**values)

@@ -13,6 +13,7 @@ from edgeface.nets.backbones import Stage
 from edgeface.nets.layers import conv_bn
 
 LEAK = 0.1
+FINE_BLOCKS = 4
 
 
 def depthwise_separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -25,12 +26,16 @@ def depthwise_separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequen
 
 
 class MobileNet025(nn.Module):
-    """MobileNetV1-0.25 without its classifier: 213 k parameters."""
+    """MobileNetV1-0.25 without its classifier: 213 k parameters.
 
-    stages = (Stage(64, 8), Stage(128, 16), Stage(256, 32))
+    Args:
+        finest: stride of the finest feature map: 4 (32 channels) or 8.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, finest: int = 8) -> None:
         super().__init__()
+        stages = (Stage(32, 4), Stage(64, 8), Stage(128, 16), Stage(256, 32))
+        self.stages = tuple(stage for stage in stages if stage.stride >= finest)
         self.stage1 = nn.Sequential(
             conv_bn(3, 8, stride=2, activation=nn.LeakyReLU(LEAK, inplace=True)),
             depthwise_separable(8, 16),
@@ -49,7 +54,8 @@ class MobileNet025(nn.Module):
         )
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Map (N, 3, H, W) to feature maps of strides 8, 16 and 32."""
-        fine = self.stage1(images)
+        """Map (N, 3, H, W) to the feature maps of ``stages``, finest first."""
+        finest = self.stage1[:FINE_BLOCKS](images)
+        fine = self.stage1[FINE_BLOCKS:](finest)
         middle = self.stage2(fine)
-        return [fine, middle, self.stage3(middle)]
+        return [finest, fine, middle, self.stage3(middle)][-len(self.stages) :]

@@ -37,12 +37,16 @@ def layer(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 class ResNet18(nn.Module):
-    """ResNet-18 without its classifier: 11.2 M parameters."""
+    """ResNet-18 without its classifier: 11.2 M parameters.
 
-    stages = (Stage(128, 8), Stage(256, 16), Stage(512, 32))
+    Args:
+        finest: stride of the finest feature map: 4 (64 channels) or 8.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, finest: int = 8) -> None:
         super().__init__()
+        stages = (Stage(64, 4), Stage(128, 8), Stage(256, 16), Stage(512, 32))
+        self.stages = tuple(stage for stage in stages if stage.stride >= finest)
         self.stem = nn.Sequential(
             *conv_bn(3, 64, 7, 2, activation=nn.ReLU(inplace=True)), nn.MaxPool2d(3, 2, 1)
         )
@@ -52,7 +56,8 @@ class ResNet18(nn.Module):
         self.layer4 = layer(256, 512, 2)
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Map (N, 3, H, W) to feature maps of strides 8, 16 and 32."""
-        fine = self.layer2(self.layer1(self.stem(images)))
+        """Map (N, 3, H, W) to the feature maps of ``stages``, finest first."""
+        finest = self.layer1(self.stem(images))
+        fine = self.layer2(finest)
         middle = self.layer3(fine)
-        return [fine, middle, self.layer4(middle)]
+        return [finest, fine, middle, self.layer4(middle)][-len(self.stages) :]

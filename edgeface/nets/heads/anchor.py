@@ -68,3 +68,8 @@ class AnchorHead(nn.Module):
     def forward(self, pyramid: list[torch.Tensor]) -> list[LevelOutput]:
         """Map pyramid levels, finest first, to their outputs."""
         return [head(level) for head, level in zip(self.levels, pyramid, strict=True)]
+
+    def training_outputs(self, pyramid: list[torch.Tensor]) -> list[LevelOutput]:
+        """Return what ``forward`` returns: every output has a loss."""
+        outputs: list[LevelOutput] = self(pyramid)
+        return outputs

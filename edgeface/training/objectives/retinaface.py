@@ -1,39 +1,28 @@
-"""RetinaFace's multi-task loss (equation 1, retinaface.txt), without the dense regression."""
+"""RetinaFace's multi-task loss (equation 1, retinaface.txt)."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 from torch.nn import functional
 
+from edgeface.nets.detector import DetectorNet
 from edgeface.nets.heads.anchor import LevelOutput
 from edgeface.training.matching import NEGATIVE
+from edgeface.training.objectives.base import BatchTargets, Losses, Objective, mean_count
 
 
-class BatchTargets(NamedTuple):
-    """Targets of a batch of N samples with A anchors each.
+class RetinaFaceObjective(Objective):
+    """Softmax loss with OHEM, smooth-L1 boxes and landmarks."""
 
-    Attributes:
-        labels: int8 (N, A): positive 1, negative 0, ignored -1.
-        positives: int64 (K,): positive anchors in the flattened (N * A).
-        deltas: float32 (K, 4).
-        landmarks: float32 (K, 10); NaN where unlabelled.
-    """
-
-    labels: torch.Tensor
-    positives: torch.Tensor
-    deltas: torch.Tensor
-    landmarks: torch.Tensor
-
-
-class Losses(NamedTuple):
-    """Scalar losses: the weighted total, and each term before its weight."""
-
-    total: torch.Tensor
-    classes: torch.Tensor
-    boxes: torch.Tensor
-    landmarks: torch.Tensor
+    def forward(self, net: DetectorNet, images: torch.Tensor, targets: BatchTargets) -> Losses:
+        """Losses of a net on a batch; see ``multitask_loss``."""
+        return multitask_loss(
+            net.training_outputs(images).head,
+            targets,
+            box_weight=self.recipe.box_weight,
+            landmark_weight=self.recipe.landmark_weight,
+            negatives_per_positive=self.recipe.negatives_per_positive,
+        )
 
 
 def multitask_loss(
@@ -43,7 +32,6 @@ def multitask_loss(
     box_weight: float,
     landmark_weight: float,
     negatives_per_positive: float,
-    divisor: torch.Tensor | None = None,
 ) -> Losses:
     """Softmax loss with OHEM, smooth-L1 boxes and landmarks.
 
@@ -57,14 +45,11 @@ def multitask_loss(
         box_weight: the paper's lambda 1.
         landmark_weight: the paper's lambda 2.
         negatives_per_positive: the OHEM ratio.
-        divisor: number of positives to divide by; by default those of this batch.
     """
     logits = torch.cat([level.logits for level in outputs], 1).float().flatten(0, 1)
     deltas = torch.cat([level.deltas for level in outputs], 1).flatten(0, 1)
     landmarks = torch.cat([level.landmarks for level in outputs], 1).flatten(0, 1)
-    if divisor is None:
-        divisor = logits.new_tensor(float(len(targets.positives)))
-    divisor = divisor.clamp(min=1)
+    divisor = mean_count(len(targets.positives), logits)
 
     margin = logits[:, 1] - logits[:, 0]
     hard = max(int(len(targets.positives) * negatives_per_positive), 1)
@@ -81,6 +66,7 @@ def multitask_loss(
         landmarks[targets.positives][labelled].float(), targets.landmarks[labelled], reduction="sum"
     )
     box_loss = box_loss / divisor
-    landmark_loss = landmark_loss / labelled.sum().clamp(min=1)
+    landmark_loss = landmark_loss / mean_count(labelled.sum(), logits)
     total = class_loss + box_weight * box_loss + landmark_weight * landmark_loss
-    return Losses(total, class_loss.detach(), box_loss.detach(), landmark_loss.detach())
+    terms = {"classes": class_loss, "boxes": box_loss, "landmarks": landmark_loss}
+    return Losses(total, {name: value.detach() for name, value in terms.items()})

@@ -1,0 +1,95 @@
+"""What every system's objective takes and gives."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import distributed, nn
+
+from edgeface.nets.detector import DetectorNet
+from edgeface.training.recipe import Recipe
+
+
+class BatchTargets(NamedTuple):
+    """Targets of a batch of N samples with A anchors each and F faces in all.
+
+    Attributes:
+        labels: int8 (N, A): positive 1, negative 0, ignored -1, by the recipe's first matching.
+        positives: int64 (K,): positive anchors in the flattened (N * A).
+        deltas: float32 (K, 4): their box deltas.
+        landmarks: float32 (K, 10): their landmark offsets; NaN where unlabelled.
+        faces: float32 (F, 4): the faces' corner boxes in pixels of the samples.
+        points: float32 (F, 5, 2): their landmarks in pixels; NaN where unlabelled.
+        owners: int64 (F,): the sample that each face belongs to.
+        ignored: bool (F,): faces that are neither learnt nor punished.
+    """
+
+    labels: torch.Tensor
+    positives: torch.Tensor
+    deltas: torch.Tensor
+    landmarks: torch.Tensor
+    faces: torch.Tensor
+    points: torch.Tensor
+    owners: torch.Tensor
+    ignored: torch.Tensor
+
+
+class Losses(NamedTuple):
+    """Losses of a batch.
+
+    Attributes:
+        total: the weighted scalar that is minimised.
+        terms: detached scalars for the log, before their weights, by name.
+    """
+
+    total: torch.Tensor
+    terms: dict[str, torch.Tensor]
+
+
+class Objective(nn.Module):
+    """What a system learns from: its losses, and the modules that exist only in training.
+
+    Such modules are children of the objective, never of the net, so that no exported graph can
+    hold them. The checkpoint keeps them for resumption.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+
+    def forward(self, net: DetectorNet, images: torch.Tensor, targets: BatchTargets) -> Losses:
+        """Losses of a net on a batch of float (N, 3, H, W) BGR pictures."""
+        raise NotImplementedError
+
+
+class TrainingStep(nn.Module):
+    """Net and objective in one module, so that one forward pass spans both."""
+
+    def __init__(self, net: DetectorNet, objective: Objective) -> None:
+        super().__init__()
+        self.net = net
+        self.objective = objective
+
+    def forward(self, images: torch.Tensor, targets: BatchTargets) -> Losses:
+        """Losses of a batch; see ``Objective``."""
+        losses: Losses = self.objective(self.net, images, targets)
+        return losses
+
+
+def mean_count(count: int | torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Average of a count over the processes of a distributed run, and at least 1.
+
+    A loss that is summed and divided by it has, averaged over the processes, the gradient that one
+    process with all samples would have.
+
+    Args:
+        count: this process's count.
+        like: a tensor on the device that the result should be on.
+    """
+    total = torch.as_tensor(count, dtype=torch.float32, device=like.device)
+    if distributed.is_initialized():
+        total = total.clone()
+        distributed.all_reduce(total)
+        total = total / distributed.get_world_size()
+    return total.clamp(min=1)
