@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import cv2
@@ -12,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.anchors import AnchorSpec
+from edgeface.converters.divergence import Divergence, find_divergence, snr_db
 from edgeface.converters.report import (
-    MIN_IOU,
+    BOUNDS,
     BackendParity,
     FaceParity,
     ParityReport,
@@ -38,6 +41,7 @@ Picture: TypeAlias = NDArray[np.uint8]
 Size: TypeAlias = tuple[int, int]
 
 NMS_THRESHOLD = 0.4
+TENSORRT, REFERENCE = "tensorrt", "onnxruntime"
 CANDIDATES = slice(30, 60)
 # Neither square nor a size that a converter traces; the first is padded on both sides.
 PROBE_SIZES: tuple[Size, ...] = ((333, 250), (224, 416))
@@ -65,17 +69,21 @@ def check_parity(
     net: DetectorNet,
     artifacts: Mapping[str, bytes],
     *,
+    precision: str = "fp32",
     input_sizes: Mapping[str, Sequence[Size]] | None = None,
     pictures: Sequence[Picture] | None = None,
 ) -> ParityReport:
     """Compare every backend that can load one of the artifacts with torch.
 
     Faces are compared among the best few dozen anchors of each picture, whatever their scores, so
-    that pictures without a face serve as well.
+    that pictures without a face serve as well. Where an artifact fails, its layers are compared
+    too, and the report names the first that differs. ONNX Runtime runs TensorRT's graph as well,
+    as its reference.
 
     Args:
         net: the trained net.
-        artifacts: content of the files, by format ("onnx", "tflite").
+        artifacts: content of the files, by format; see ``edgeface.bundle.Artifact``.
+        precision: their precision, one of ``BOUNDS``.
         input_sizes: (width, height) pairs of static files, by format.
         pictures: BGR uint8 (H, W, 3); default: ``probe_pictures()``.
 
@@ -85,28 +93,54 @@ def check_parity(
     """
     pictures = probe_pictures() if pictures is None else pictures
     compared, skipped = [], {}
+    for backend, format in _runs(artifacts):
+        sizes = tuple((input_sizes or {}).get(format, ()))
+        placed = [_letterbox(net, picture, sizes) for picture in pictures]
+        frames, places = [frame for frame, _ in placed], [place for _, place in placed]
+        content = artifacts[format]
+        try:
+            version, outputs = _run(backend, content, sizes, frames)
+        except (MissingDependencyError, BackendUnavailableError) as error:
+            skipped[backend] = str(error)
+            continue
+        expected = torch_outputs(net, frames)
+        label = f"{backend} {version}"
+        if format not in BACKENDS[backend].formats:
+            label += f", graph for {format}"
+        result = BackendParity(
+            label,
+            precision,
+            compare_tensors(expected, outputs),
+            compare_faces(net.anchors, expected, outputs, places, BOUNDS[precision].iou),
+        )
+        if not result.passed:
+            bound = BOUNDS[precision].snr_db
+            divergence = _divergence(net, format, backend, content, frames[0], bound)
+            result = replace(result, divergence=divergence)
+        compared.append(result)
+    return ParityReport(tuple(compared), skipped)
+
+
+def _runs(artifacts: Collection[str]) -> list[tuple[str, str]]:
+    """Which backends run which formats."""
+    runs = []
     for backend in BACKENDS.values():
         format = next((one for one in backend.formats if one in artifacts), None)
-        if format is None:
-            continue
-        sizes = tuple((input_sizes or {}).get(format, ()))
-        frames = [_letterbox(net, picture, sizes) for picture in pictures]
-        try:
-            version, outputs = _run(
-                backend.name, artifacts[format], sizes, [frame for frame, _ in frames]
-            )
-        except (MissingDependencyError, BackendUnavailableError) as error:
-            skipped[backend.name] = str(error)
-            continue
-        expected = torch_outputs(net, [frame for frame, _ in frames])
-        compared.append(
-            BackendParity(
-                f"{backend.name} {version}",
-                compare_tensors(expected, outputs),
-                compare_faces(net.anchors, expected, outputs, [place for _, place in frames]),
-            )
-        )
-    return ParityReport(tuple(compared), skipped)
+        if format is not None:
+            runs.append((backend.name, format))
+    if TENSORRT in artifacts:
+        runs.append((REFERENCE, TENSORRT))
+    return runs
+
+
+def _divergence(
+    net: DetectorNet, format: str, backend: str, content: bytes, frame: Picture, bound: float
+) -> Divergence | None:
+    try:
+        return find_divergence(net, format, backend, content, frame, bound)
+    except Exception as error:  # vendors raise whatever they stumble over
+        warnings.warn(f"the layers on '{backend}' are not compared: {error}", stacklevel=3)
+        return None
 
 
 def torch_outputs(
@@ -138,18 +172,18 @@ def compare_tensors(
     """
     results = []
     for name in expected[0]:
-        signal = noise = largest = 0.0
+        largest = 0.0
         for one, other in zip(expected, outputs, strict=True):
             got = other.get(name)
             if got is None or got.shape != one[name].shape:
                 shape = "nothing" if got is None else str(got.shape)
                 raise ConversionError(f"expected {name} of shape {one[name].shape}, got {shape}")
-            difference = one[name].astype(np.float64) - got
-            signal += float(np.square(one[name], dtype=np.float64).sum())
-            noise += float(np.square(difference).sum())
-            largest = max(largest, float(np.abs(difference).max()))
-        snr = np.inf if noise == 0 else 10 * np.log10(max(signal, np.finfo(float).tiny) / noise)
-        results.append(TensorParity(name, largest, float(snr)))
+            largest = max(largest, float(np.abs(one[name] - got).max()))
+        signals, gots = (
+            np.concatenate([outputs[name].ravel() for outputs in side])
+            for side in (expected, outputs)
+        )
+        results.append(TensorParity(name, largest, snr_db(signals, gots)))
     return tuple(results)
 
 
@@ -158,6 +192,7 @@ def compare_faces(
     expected: Sequence[Outputs],
     outputs: Sequence[Outputs],
     places: Sequence[Letterbox],
+    least_iou: float = BOUNDS["fp32"].iou,
 ) -> FaceParity:
     """Compare the faces that postprocessing makes of the outputs for the same frames."""
     total = matched = extra = 0
@@ -167,10 +202,10 @@ def compare_faces(
         wanted, found = (_faces(values, anchors, place, threshold) for values in (one, other))
         iou = box_iou(wanted.boxes, found.boxes)
         total += len(wanted)
-        extra += int((iou.max(0, initial=0) < MIN_IOU).sum())
+        extra += int((iou.max(0, initial=0) < least_iou).sum())
         pairs = [(row, int(iou[row].argmax())) for row in range(len(wanted)) if len(found)]
         for row, column in pairs:
-            if iou[row, column] < MIN_IOU:
+            if iou[row, column] < least_iou:
                 continue
             matched += 1
             least = min(least, float(iou[row, column]))

@@ -38,7 +38,8 @@ METADATA = {"licence": "none", "ap": {"easy": 0.5}}
 def parity(snr_db: float) -> ParityReport:
     faces = FaceParity(expected=3, matched=3, extra=0, iou=1.0, landmark_px=0.0)
     tensors = (TensorParity("logit_8", 0.1, snr_db),)
-    return ParityReport((BackendParity("fake 1.0", tensors, faces),), {"other": "not installed"})
+    fake = BackendParity("fake 1.0", "fp32", tensors, faces)
+    return ParityReport((fake,), {"other": "not installed"})
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +103,7 @@ def test_artifacts_that_differ_from_torch_are_refused(
     net: DetectorNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(converters_bundle, "check_parity", lambda *_, **__: parity(30.0))
-    with pytest.raises(ConversionError, match=r"fake 1\.0 \| 30\.0 .* DIFFERS"):
+    with pytest.raises(ConversionError, match=r"fake 1\.0 \| fp32 \| 30\.0 .* DIFFERS"):
         build_bundle("mine", PRESET, net.state_dict(), tmp_path / "mine", {})
     assert not list(tmp_path.iterdir())
 
@@ -176,7 +177,7 @@ def test_export_command_from_checkpoint_and_from_bundle(
         main(["export", "--checkpoint", str(checkpoint), "--preset", PRESET, "-o", str(first)]) == 0
     )
     out = capsys.readouterr().out
-    assert "| fake 1.0 | 120.0 |" in out
+    assert "| fake 1.0 | fp32 | 120.0 |" in out
     bundle = load_bundle(first)
     assert bundle.name == "first"
     assert bundle.metadata["source"] == "weights.safetensors"
