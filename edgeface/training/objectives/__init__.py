@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgeface.errors import TrainingError
 from edgeface.nets.detector import DetectorNet
 from edgeface.training.objectives.base import (
     BatchTargets,
@@ -22,9 +23,20 @@ __all__ = [
     "mean_count",
 ]
 
-OBJECTIVES = {"retinaface": RetinaFaceObjective}
+OBJECTIVES: dict[str, type[Objective]] = {"retinaface": RetinaFaceObjective}
 
 
 def build_objective(net: DetectorNet, recipe: Recipe) -> Objective:
-    """Objective of the system that a net belongs to."""
-    return OBJECTIVES[net.system](recipe)
+    """Objective of the system that a net belongs to.
+
+    Raises:
+        TrainingError: the recipe sets the strength of a term that the system does not have.
+    """
+    objective = OBJECTIVES[net.system]
+    for term, _ in recipe.supervision:
+        if term not in objective.strengths:
+            known = ", ".join(objective.strengths) or "none"
+            raise TrainingError(
+                f"expected supervision of {net.system} ({known}) in the recipe, got '{term}'"
+            )
+    return objective(recipe)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import distributed, nn
@@ -52,11 +53,21 @@ class Objective(nn.Module):
 
     Such modules are children of the objective, never of the net, so that no exported graph can
     hold them. The checkpoint keeps them for resumption.
+
+    Attributes:
+        strengths: the system's own training terms and modules, each with its paper's strength;
+            what a recipe's ``supervision`` may name.
     """
+
+    strengths: ClassVar[Mapping[str, float]] = {}
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.recipe = recipe
+
+    def strength(self, term: str) -> float:
+        """Strength of one of ``strengths``: the recipe's, or else the paper's."""
+        return self.recipe.strength(term, self.strengths[term])
 
     def forward(self, net: DetectorNet, images: torch.Tensor, targets: BatchTargets) -> Losses:
         """Losses of a net on a batch of float (N, 3, H, W) BGR pictures."""
