@@ -142,7 +142,7 @@ def test_clear_errors_before_the_first_step(roots: list[Root], tmp_path: Path) -
         train(build(PRESET), roots, replace(SHORT, phases=(Phase(1, 100, 1),)), settings)
     with pytest.raises(TrainingError, match="schedule"):
         train(build(PRESET), roots, replace(SHORT, schedule="linear"), settings)
-    with pytest.raises(TrainingError, match="supervision of retinaface .*, got 'magic'"):
+    with pytest.raises(TrainingError, match="supervision of retinaface"):
         train(build(PRESET), roots, replace(SHORT, supervision=(("magic", 1.0),)), settings)
     with pytest.raises(TrainingError, match="checkpoint to resume from"):
         train(build(PRESET), roots, SHORT, replace(settings, resume=True))

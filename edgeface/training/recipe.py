@@ -64,6 +64,11 @@ class Recipe:
         schedule: "step" as in the papers, or "cosine".
         milestones: shares of all steps at which "step" divides the learning rate by ten.
         clip: largest gradient norm.
+        classification: "ohem", hard negatives by the softmax loss, or "focal", all anchors by the
+            focal loss (RetinaNet, Lin et al. 2017); each system's paper names one.
+        negatives_per_positive: the ratio of "ohem".
+        focal_alpha: the focal loss's weight of faces; background has the rest to 1.
+        focal_gamma: the focal loss's exponent.
         second_matching: rules of the second step of systems that have one.
         supervision: strengths of a system's own training terms and modules, by name; one that is
             not listed has its paper's strength, 0 switches it off.
@@ -84,7 +89,10 @@ class Recipe:
     average: float = 0.998
     box_weight: float = 0.25
     landmark_weight: float = 0.1
+    classification: str = "ohem"
     negatives_per_positive: float = 3.0
+    focal_alpha: float = 0.25
+    focal_gamma: float = 2.0
     matching: Matching = field(default_factory=Matching)
     second_matching: Matching = field(default_factory=Matching)
     supervision: tuple[tuple[str, float], ...] = ()
@@ -118,6 +126,7 @@ class Recipe:
         expectations = {
             "at least one phase": bool(self.phases),
             "schedule 'step' or 'cosine'": self.schedule in ("step", "cosine"),
+            "classification 'ohem' or 'focal'": self.classification in ("ohem", "focal"),
             "positive steps and batches": all(p.steps > 0 and p.batch > 0 for p in self.phases),
             f"sample sizes that are multiples of {max_stride}": all(
                 p.size > 0 and p.size % max_stride == 0 for p in self.phases
