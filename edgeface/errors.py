@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class EdgeFaceError(Exception):
     """Base of every error that edgeface raises on purpose."""
@@ -57,6 +60,18 @@ class CheckpointError(EdgeFaceError, ValueError):
 
 class ConversionError(EdgeFaceError, RuntimeError):
     """A net cannot be converted to the wanted target."""
+
+
+class AccuracyError(EdgeFaceError, RuntimeError):
+    """A quantised model is too far below fp32 to be published.
+
+    Attributes:
+        figures: what was measured, in plain numbers.
+    """
+
+    def __init__(self, message: str, figures: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.figures = figures or {}
 
 
 def missing_extra(package: str, extra: str) -> MissingDependencyError:
