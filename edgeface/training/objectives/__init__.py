@@ -39,4 +39,4 @@ def build_objective(net: DetectorNet, recipe: Recipe) -> Objective:
             raise TrainingError(
                 f"expected supervision of {net.system} ({known}) in the recipe, got '{term}'"
             )
-    return objective(recipe)
+    return objective(net, recipe)
