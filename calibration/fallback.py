@@ -15,19 +15,15 @@ LARGEST_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Fallback:
-    """A quantised artifact that passes, and what that took.
+    """What it took to pass.
 
     Attributes:
-        content: the artifact.
         kept_float: the layers that stay in float.
-        verdict: its measurement.
         milliseconds: what one frame takes.
         milliseconds_before: what it takes with every layer quantised.
     """
 
-    content: bytes
     kept_float: tuple[str, ...]
-    verdict: Verdict
     milliseconds: float
     milliseconds_before: float
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
+
+Name = TypeVar("Name", bound=Hashable)
 
 WARM_UP = 3
 
 
-def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def interleaved(calls: Mapping[Name, Callable[[], object]], rounds: int) -> dict[Name, float]:
     """Time calls one after another in every round, so that what else runs falls on all of them.
 
     Args:
@@ -19,7 +22,7 @@ def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[
     Returns:
         Median milliseconds of each; their ratios hold on a busy machine, they themselves do not.
     """
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    times: dict[Name, list[float]] = {name: [] for name in calls}
     for turn in range(-WARM_UP, rounds):
         for name, call in calls.items():
             began = time.perf_counter()

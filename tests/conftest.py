@@ -154,3 +154,23 @@ def make_wider(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return make
+
+
+@pytest.fixture
+def evaluation_folders(
+    astronaut: NDArray[np.uint8], make_wider: Callable[..., Path], tmp_path: Path
+) -> list[Path]:
+    """WIDER FACE's layout and a label.txt, of one picture, labelled as fp32 finds its face."""
+    from edgeface import Detector
+
+    with Detector("onnxruntime", precision="fp32", max_faces=1) as detector:
+        [face] = detector(astronaut)
+    x1, y1, x2, y2 = (round(float(value)) for value in face.box)
+    box = (x1, y1, x2 - x1, y2 - y1)
+    wider = make_wider(picture=astronaut, faces={("0--A", "a"): [(*box, 1, 1, 1)]})
+    labels = tmp_path / "labels"
+    (labels / "images").mkdir(parents=True)
+    cv2.imwrite(str(labels / "images" / "b.png"), astronaut)
+    points = " ".join(f"{x + 2:.2f} {y:.2f} 0" for x, y in face.landmarks)
+    (labels / "label.txt").write_text(f"# b.png\n{' '.join(map(str, box))} {points} 1\n")
+    return [wider, labels]

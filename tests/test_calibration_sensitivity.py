@@ -130,7 +130,7 @@ def test_half_in_float_is_the_most() -> None:
 
 
 def test_a_fallback_says_what_it_cost() -> None:
-    fallback = Fallback(b"", ("boxes", "points"), verdict(0.6), 6.25, 5.0)
+    fallback = Fallback(("boxes", "points"), 6.25, 5.0)
     assert str(fallback) == (
         "2 layers kept in float (boxes, points): 6.25 ms a frame instead of 5.00 (+1.25 ms)"
     )

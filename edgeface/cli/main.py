@@ -17,6 +17,7 @@ from edgeface.cli import (
     evaluate,
     export,
     import_checkpoint,
+    report,
     serve,
     train,
 )
@@ -31,6 +32,7 @@ COMMANDS = {
     "train": train,
     "export": export,
     "import": import_checkpoint,
+    "report": report,
 }
 FAILED, USAGE, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141
 

@@ -1,0 +1,184 @@
+"""A quantised artifact on its way to a bundle: judged, mended where it fails, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeAlias
+
+from edgeface.calibration.accuracy import Accuracy, EvaluationData, measure
+from edgeface.calibration.fallback import Fallback, keep_worst_float
+from edgeface.calibration.gate import FLOOR, PUBLISH, Verdict, require
+from edgeface.calibration.latency import interleaved
+from edgeface.calibration.sensitivity import LayerCost, Quantise, layer_costs, worst_first
+from edgeface.calibration.trial import RUNNERS, Geometry, Picture, Trial
+from edgeface.evaluation.wider import spread
+from edgeface.imageio import read_image
+from edgeface.runtimes.base import Outputs
+
+Track: TypeAlias = Callable[[Sequence[Any], str], Iterable[Any]]
+
+EXPLAINED_PICTURES = 8
+AP_PICTURES = 60
+AP_LAYERS = 5
+ROUNDS = 40
+
+
+@dataclass(frozen=True)
+class Published:
+    """A quantised artifact that got through.
+
+    Attributes:
+        content: the artifact.
+        verdict: its accuracy beside fp32's.
+        accepted_drop: it got through only because a drop was accepted.
+        fallback: what it took, where layers had to stay in float.
+        costs: what each layer costs, where that was measured.
+    """
+
+    content: bytes
+    verdict: Verdict
+    accepted_drop: bool = False
+    fallback: Fallback | None = None
+    costs: tuple[LayerCost, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for the manifest."""
+        return {
+            **self.verdict.to_dict(),
+            **({"accepted_accuracy_drop": True} if self.accepted_drop else {}),
+            **(self.fallback.to_dict() if self.fallback else {}),
+        }
+
+
+class Judge:
+    """Measures quantised artifacts of one model beside its fp32, which it measures once.
+
+    Args:
+        source: the ONNX file at fp32.
+        geometry: anchors and padding of the model.
+        data: pictures that neither training nor calibration saw.
+        track: shows progress over items with a description.
+    """
+
+    def __init__(
+        self,
+        source: bytes,
+        geometry: Geometry,
+        data: EvaluationData,
+        track: Track = lambda items, _: items,
+    ) -> None:
+        self._source = source
+        self._geometry = geometry
+        self._data = data
+        self._track = track
+        self._references: dict[int, Accuracy] = {}
+
+    def __call__(self, target: str, content: bytes) -> Verdict:
+        """Measure an artifact made for a target on all of the data."""
+        return self._verdict(target, content, self._data)
+
+    def costs(
+        self, target: str, layers: Sequence[str], quantise: Quantise
+    ) -> tuple[LayerCost, ...]:
+        """Measure what each layer costs, with the average precision of the worst few.
+
+        Args:
+            target: what the artifacts are made for.
+            layers: all layers that can be quantised.
+            quantise: makes an artifact with the given layers kept in float.
+        """
+        frames = self._frames()
+        with self._trial("onnx", self._source) as reference:
+            expected = _outputs(reference, frames)
+        costs = layer_costs(
+            layers,
+            quantise,
+            partial(self._run, target),
+            expected,
+            frames,
+            lambda names: self._track(names, f"layers for {target}"),
+        )
+        every, few = frozenset(layers), self._data.limit(AP_PICTURES)
+        measured = {}
+        for cost in worst_first(costs)[:AP_LAYERS]:
+            verdict = self._verdict(target, quantise(every - {cost.layer}), few)
+            measured[cost.layer] = verdict.reference.hard - verdict.candidate.hard
+        return tuple(replace(cost, ap=measured.get(cost.layer)) for cost in costs)
+
+    def milliseconds(self, target: str, *contents: bytes) -> list[float]:
+        """Time the network alone at long side 640, the artifacts taking turns."""
+        frame = self._frames(1)[0]
+        with ExitStack() as stack:
+            trials = [stack.enter_context(self._trial(target, one)) for one in contents]
+            calls = {number: partial(one.infer, frame) for number, one in enumerate(trials)}
+            return list(interleaved(calls, ROUNDS).values())
+
+    def _verdict(self, target: str, content: bytes, data: EvaluationData) -> Verdict:
+        count = len(data.pictures)
+        if count not in self._references:
+            self._references[count] = self._measure("onnx", self._source, data, "fp32")
+        candidate = self._measure(target, content, data, f"int8 for {target}")
+        return Verdict(self._references[count], candidate)
+
+    def _measure(self, target: str, content: bytes, data: EvaluationData, label: str) -> Accuracy:
+        with self._trial(target, content) as trial:
+            return measure(trial, data, lambda items: self._track(items, f"judging {label}"))
+
+    def _trial(self, target: str, content: bytes) -> Trial:
+        return Trial(content, RUNNERS[target], self._geometry)
+
+    def _run(self, target: str, content: bytes, frames: Sequence[Picture]) -> list[Outputs]:
+        with self._trial(target, content) as trial:
+            return _outputs(trial, frames)
+
+    def _frames(self, count: int = EXPLAINED_PICTURES) -> list[Picture]:
+        with self._trial("onnx", self._source) as trial:
+            pictures = spread(self._data.pictures, count)
+            return [trial.place(read_image(picture.path))[0] for picture in pictures]
+
+
+def publish(
+    target: str,
+    layers: Sequence[str],
+    quantise: Quantise,
+    judge: Judge,
+    *,
+    accept_drop: bool = False,
+    explain: bool = False,
+) -> Published:
+    """Quantise, and let through what is accurate enough.
+
+    Where it is not, the layers that cost most stay in float, as few as it takes.
+
+    Args:
+        target: "onnx", "openvino", "tflite" or "tensorrt".
+        layers: all layers that can be quantised.
+        quantise: makes an artifact with the given layers kept in float.
+        judge: measures it.
+        accept_drop: be content with ``gate.FLOOR``.
+        explain: measure what each layer costs, even where nothing has to be mended.
+
+    Raises:
+        AccuracyError: it is not accurate enough, even with half of its layers in float.
+    """
+    bounds = FLOOR if accept_drop else PUBLISH
+    content = quantise(frozenset())
+    verdict = judge(target, content)
+    fine = verdict.within(bounds)
+    costs = judge.costs(target, layers, quantise) if explain or not fine else ()
+    fallback = None
+    if not fine:
+        order = [cost.layer for cost in worst_first(costs)]
+        all_int8 = content
+        content, kept, verdict = keep_worst_float(order, quantise, partial(judge, target), bounds)
+        after, before = judge.milliseconds(target, content, all_int8)
+        fallback = Fallback(kept, after, before)
+    accepted = require(verdict, f"int8 for {target}", accept_drop=accept_drop)
+    return Published(content, verdict, accepted, fallback, costs)
+
+
+def _outputs(trial: Trial, frames: Sequence[Picture]) -> list[Outputs]:
+    return [{name: out.copy() for name, out in trial.infer(frame).items()} for frame in frames]

@@ -1,0 +1,90 @@
+"""``edgeface report``: every target and precision of a model, measured in one run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeface.bundle import load_bundle, write_atomic
+from edgeface.cli.files import check_writable
+from edgeface.cli.progress import track
+
+NAME = "conversion"
+EPILOG = """\
+examples:
+  edgeface report --model retinaface_mobilenet025 --evaluate WIDER --evaluate LABELS
+  edgeface report --model models/first --evaluate WIDER --evaluate LABELS --held-out 0.03 -o report
+
+WIDER holds WIDER FACE's validation pictures and ground truth, for average precision; LABELS a
+label.txt with five landmarks per face. Writes conversion.md, conversion.json and conversion.png.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "report",
+        help="measure every target and precision of a model",
+        description="Measure accuracy, drift, speed and size of every target and precision.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--model", metavar="NAME|DIR", required=True, help="a shipped model or a bundle"
+    )
+    add_evaluation_options(parser, required=True)
+    parser.add_argument(
+        "--long-side-only", action="store_true",
+        help="leave out the original size (takes about a third of the time)",
+    )  # fmt: skip
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", type=Path, help="folder (default: the bundle's)"
+    )
+
+
+def add_evaluation_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """Add --evaluate, --held-out and --limit."""
+    parser.add_argument(
+        "--evaluate", metavar="DIR", type=Path, action="append", default=[], required=required,
+        help="pictures to measure on; give it twice: a folder with WIDER FACE's ground truth, and "
+        "one with a label.txt with landmarks",
+    )  # fmt: skip
+    parser.add_argument(
+        "--held-out", metavar="SHARE", type=float,
+        help="of label.txt take only the pictures that a training with this share held out "
+        "(default: all)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--limit", metavar="N", type=int, help="use at most N pictures of each (default: all)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, write the report and print it."""
+    from edgeface.calibration.accuracy import load_evaluation_data
+    from edgeface.calibration.rendering import to_markdown, to_plot
+    from edgeface.calibration.report import LONG_SIDE, SIZES, bundle_files, report
+
+    bundle = load_bundle(args.model)
+    folder = args.output or bundle.path
+    check_writable("--output", folder / f"{NAME}.md")
+    data = load_evaluation_data(args.evaluate, held_out_share=args.held_out)
+    if args.limit is not None:
+        data = data.limit(args.limit)
+    sizes = {
+        name: side for name, side in SIZES.items() if side == LONG_SIDE or not args.long_side_only
+    }
+    result = report(bundle, bundle_files(bundle, {}), data, sizes=sizes, track=_track)
+    text = to_markdown(result, f"{NAME}.png")
+    write_atomic(folder / f"{NAME}.png", to_plot(result))
+    write_atomic(folder / f"{NAME}.json", (json.dumps(result.to_dict(), indent=2) + "\n").encode())
+    write_atomic(folder / f"{NAME}.md", text.encode())
+    print(text)
+    return 0
+
+
+def _track(items: Sequence[Any], description: str) -> Iterable[Any]:
+    return track(items, description, unit="picture")
