@@ -1,4 +1,4 @@
-"""Focal loss (Lin et al. 2017), which RefineFace, ISRN and DF2S2 share."""
+"""The focal loss (RetinaNet, Lin et al. 2017, equation 5)."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from torch.nn import functional
 
 
 def focal_loss(
-    logits: torch.Tensor, labels: torch.Tensor, *, alpha: float = 0.25, gamma: float = 2.0
+    logits: torch.Tensor, faces: torch.Tensor, alpha: float, gamma: float
 ) -> torch.Tensor:
-    """Sigmoid focal loss of each element: -alpha_t (1 - p_t)^gamma log p_t.
+    """Focal loss of every element, of the sigmoid of logits.
 
     Args:
-        logits: any shape; computed in float32.
-        labels: the same shape, 1 for a face and 0 for background; any dtype.
-        alpha: weight of the faces; the background's is 1 - alpha.
-        gamma: how much easy elements fade.
+        logits: float, any shape: the face's logit.
+        faces: bool, same shape: whether it is one.
+        alpha: weight of faces; background has 1 - alpha.
+        gamma: exponent by which easy examples lose weight.
 
     Returns:
-        float32, the same shape.
+        float32 of the same shape.
     """
-    logits, faces = logits.float(), labels > 0
-    wrong = torch.where(faces, -logits, logits)
+    logits = logits.float()
+    margin = torch.where(faces, logits, -logits)
     weight = torch.where(faces, alpha, 1 - alpha)
-    return weight * torch.sigmoid(wrong) ** gamma * functional.softplus(wrong)
+    return weight * torch.sigmoid(-margin) ** gamma * functional.softplus(-margin)
