@@ -13,7 +13,7 @@ from edgeface.training.objectives.focal import focal_loss  # noqa: E402
 
 def test_focal_loss_by_hand() -> None:
     logits = torch.tensor([0.0, 0.0, math.log(4.0), math.log(4.0)])
-    losses = focal_loss(logits, torch.tensor([1, 0, 1, 0]) > 0, 0.25, 2.0)
+    losses = focal_loss(logits, torch.tensor([1, 0, 1, 0]), 0.25, 2.0)
     expected = [
         0.25 * 0.5**2 * math.log(2),
         0.75 * 0.5**2 * math.log(2),

@@ -7,20 +7,20 @@ from torch.nn import functional
 
 
 def focal_loss(
-    logits: torch.Tensor, faces: torch.Tensor, alpha: float, gamma: float
+    logits: torch.Tensor, labels: torch.Tensor, alpha: float, gamma: float
 ) -> torch.Tensor:
     """Focal loss of every element, of the sigmoid of logits.
 
     Args:
         logits: float, any shape: the face's logit.
-        faces: bool, same shape: whether it is one.
+        labels: same shape, any dtype: above 0 for a face, else background.
         alpha: weight of faces; background has 1 - alpha.
         gamma: exponent by which easy examples lose weight.
 
     Returns:
         float32 of the same shape.
     """
-    logits = logits.float()
+    logits, faces = logits.float(), labels > 0
     margin = torch.where(faces, logits, -logits)
     weight = torch.where(faces, alpha, 1 - alpha)
     return weight * torch.sigmoid(-margin) ** gamma * functional.softplus(-margin)
