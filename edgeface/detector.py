@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from edgeface.capture import Watchdog
     from edgeface.tracking import Tracker
 
-# More threads than a phone or board has big cores slow a small model down.
-MAX_DEFAULT_THREADS = 4
-
 
 class Detector:
     """Finds faces, with five landmarks each.
@@ -55,7 +52,7 @@ class Detector:
         roi: (x, y, width, height) in pixels: look at that part of each picture only.
         tile: look at overlapping tiles of input_size in the picture's own resolution as well, for
             small faces in large pictures; takes as many times longer as there are tiles.
-        threads: worker threads; None: the cores that this process may use, at most 4.
+        threads: worker threads; None: the big cores that this process may use, at most 4.
 
     Attributes:
         bundle: the model.
@@ -92,7 +89,7 @@ class Detector:
         self._max_faces = _check_count("max_faces", max_faces)
         self._min_face = _check_count("min_face", min_face)
         self._roi = check_region(roi)
-        self._threads = _check_count("threads", threads) or min(host().cores, MAX_DEFAULT_THREADS)
+        self._threads = _check_count("threads", threads) or host().threads
         self.bundle = load_bundle(model)
         self._input_size = check_input_size(input_size, self.bundle.anchors.max_stride)
         self._tile = tile_size(self._input_size) if tile else None

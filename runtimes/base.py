@@ -97,6 +97,16 @@ class Backend:
         """Name of the vendor package that is installed, found without importing it."""
         return next((package for package in self.packages if find_spec(package)), None)
 
+    def legacy(self) -> str | None:
+        """Say that it runs on a package that has a successor, or return None."""
+        package = self.installed_package()
+        if package in (None, self.packages[0]):
+            return None
+        return (
+            f"on the legacy package {package}, slower at int8; "
+            f"{self.packages[0]} replaces it: {self.install}"
+        )
+
     def missing(self) -> str:
         """Say that no package is installed, and how to mend that."""
         remedy = f"install it with: {self.install}{self.note and f' ({self.note})'}"

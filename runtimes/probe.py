@@ -24,6 +24,8 @@ from edgeface.errors import EdgeFaceError
 from edgeface.hardware import cpu_signature
 from edgeface.runtimes.base import Backend, RuntimeOptions, backend, load
 
+# A board that starts from an SD card needs tens of seconds to import a vendor's package.
+PATIENCE = 60.0
 _MARK = "edgeface-verdict:"
 _CHILD = "import sys; from edgeface.runtimes import probe; probe.main(*sys.argv[1:])"
 _SMALL = (64, 64)
@@ -56,7 +58,7 @@ class Verdict:
 _verdicts: dict[tuple[object, ...], Verdict] = {}
 
 
-def probe(name: str, timeout: float = 10.0, *, refresh: bool = False) -> Verdict:
+def probe(name: str, timeout: float = PATIENCE, *, refresh: bool = False) -> Verdict:
     """Return the verdict on a backend; a subprocess runs only where none is kept.
 
     Args:

@@ -12,8 +12,11 @@ from edgeface.anchors import AnchorLevel, AnchorSpec
 from edgeface.bundle import Artifact, Bundle, write_manifest
 from edgeface.cli import doctor
 from edgeface.cli.main import main
+from edgeface.cores import CoreType
+from edgeface.hardware import Host
 from edgeface.runtimes.base import BACKENDS
 from edgeface.runtimes.probe import Verdict
+from edgeface.thermal import Thermal
 
 DAMAGED = "it crashed with SIGILL"
 
@@ -61,7 +64,9 @@ def test_json_is_stable(
     assert list(found) == ["edgeface", "python", "machine", "backends", "models", "healthy"]
     assert set(found["machine"]) == {
         "system", "machine", "cpu", "flags", "cores", "board", "nvidia",
+        "core_types", "quota", "threads", "arithmetic", "thermal",
     }  # fmt: skip
+    assert set(found["machine"]["thermal"]) == {"celsius", "slowed", "governor"}
     assert found["healthy"] is True
     assert [one["name"] for one in found["backends"]] == list(BACKENDS)
     assert found["backends"][1] == {
@@ -70,6 +75,7 @@ def test_json_is_stable(
         "version": "2026.1",
         "reason": DAMAGED,
         "install": "pip install 'edgeface[openvino]'",
+        "note": None,
     }
     assert found["backends"][3]["install"] is None
     [model] = found["models"]
@@ -98,6 +104,47 @@ def test_the_table_says_what_runs_and_how_to_mend_the_rest(
     assert row("onnxruntime") == "onnxruntime runs 1.2.3"
     assert row("onnx ") == "onnx fp32 intact"
     assert row("auto 1:").endswith(("usually the fastest on ARM CPUs", "runs on any machine"))
+
+
+def test_the_table_describes_a_board(
+    shipped: Path,
+    verdicts: dict[str, Verdict],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    board = Host(
+        "Linux", "aarch64", "Cortex-A53", frozenset({"asimd"}), 6, "Firefly-RK3399", False,
+        (CoreType("Cortex-A72", 2, 1800), CoreType("Cortex-A53", 4, 1416, big=False)), 5.5,
+    )  # fmt: skip
+    hot = Thermal(84.6, ("cores 4 5 capped at 1200 of 1800 MHz",), "ondemand")
+    monkeypatch.setattr(doctor, "host", lambda: board)
+    monkeypatch.setattr(doctor, "read_thermal", lambda: hot)
+    main(["doctor"])
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[1:6] == [
+        "machine Firefly-RK3399, Linux aarch64, no NVIDIA driver",
+        "cores 2 x Cortex-A72 at 1800 MHz + 4 x Cortex-A53 at 1416 MHz (little), "
+        "time for 5.5 by cgroup; 2 threads by default",
+        "arithmetic neon, no fp16 dotprod i8mm",
+        "temperature 85 °C; cores 4 5 capped at 1200 of 1800 MHz",
+        "governor ondemand",
+    ]
+
+
+def test_a_legacy_package_is_told(
+    shipped: Path,
+    verdicts: dict[str, Verdict],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    there = {"tflite_runtime", "onnxruntime"}
+    monkeypatch.setattr("edgeface.runtimes.base.find_spec", lambda name: name in there or None)
+    notes = {one["name"]: one["note"] for one in report(capsys, 0)["backends"]}
+    assert notes["onnxruntime"] is None
+    assert "tflite_runtime" in notes["tflite"]
+    assert "pip install 'edgeface[tflite]'" in notes["tflite"]
+    main(["doctor"])
+    assert notes["tflite"] in capsys.readouterr().out
 
 
 def test_a_damaged_model_fails(

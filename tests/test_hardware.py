@@ -48,6 +48,7 @@ def test_x86(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.machine, found.is_x86, found.is_arm) == ("x86_64", True, False)
     assert found.cpu == "Example CPU @ 2.00GHz"
     assert found.flags == {"fpu", "sse2", "avx2", "avx512_vnni"}
+    assert found.arithmetic == {"avx2": True, "avx512": False, "vnni": True, "amx": False}
     assert (found.cores, found.board, found.nvidia) == (8, "", False)
 
 
@@ -57,8 +58,40 @@ def test_arm_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = read_host(write(tmp_path, **files))
     assert (found.machine, found.is_x86, found.is_arm) == ("aarch64", False, True)
     assert found.flags == {"fp", "asimd", "asimddp"}
-    assert found.cpu == "0xd0b"
+    assert found.cpu == "Cortex-A76"
     assert found.board == "Raspberry Pi 5 Model B Rev 1.0"
+    assert found.arithmetic == {"neon": True, "fp16": False, "dotprod": True, "i8mm": False}
+
+
+@pytest.mark.parametrize(
+    ("files", "board"),
+    [
+        ({"sys/firmware/devicetree/base/model": "Firefly-RK3399\0"}, "Firefly-RK3399"),
+        ({"proc/cpuinfo": ARM}, "Raspberry Pi 5"),
+        ({"proc/cpuinfo": X86 + "model\t: 2\n"}, ""),
+    ],
+)
+def test_board(files: dict[str, str], board: str, tmp_path: Path) -> None:
+    assert read_host(write(tmp_path, **files)).board == board
+
+
+def test_threads_are_the_big_cores_within_the_quota(tmp_path: Path) -> None:
+    """An RK3399: four little cores and two big ones."""
+    parts = ["0xd03"] * 4 + ["0xd08"] * 2
+    blocks = (
+        f"processor\t: {number}\nCPU implementer\t: 0x41\nCPU part\t: {part}\n"
+        for number, part in enumerate(parts)
+    )
+    write(tmp_path, **{"proc/cpuinfo": "\n".join(blocks)})
+    found = read_host(tmp_path)
+    assert (found.big_cores, found.threads, found.quota) == (2, 2, None)
+    files = {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "50000 100000\n"}
+    found = read_host(write(tmp_path, **files))
+    assert (found.big_cores, found.threads, found.quota) == (1, 1, 0.5)
+
+
+def test_threads_are_at_most_four(tmp_path: Path) -> None:
+    assert (read_host(tmp_path).big_cores, read_host(tmp_path).threads) == (8, 4)
 
 
 def test_unknown_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,19 +4,24 @@ import importlib
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from edgeface.errors import InvalidOptionError
+from edgeface import Detector
+from edgeface.errors import BackendUnavailableError, InvalidOptionError
+from edgeface.hardware import host
 from edgeface.runtimes import probe as module
 from edgeface.runtimes.base import BACKENDS
 from edgeface.runtimes.probe import Verdict, probe
 
 # TensorRT stands for any vendor: it is never installed here, so that a fake takes its name.
 FAKE = "tensorrt"
+ILLEGAL = "import os, signal; os.kill(os.getpid(), signal.SIGILL)"
 Fake = Callable[..., None]
 
 
@@ -89,7 +94,7 @@ def test_an_unknown_backend_is_refused() -> None:
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "SIGILL (an illegal instr"),
+        (ILLEGAL, "SIGILL (an illegal instr"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV (a segmentation"),
         ("import os; os.abort()", "SIGABRT"),
         ("import os; os._exit(7)", "code 7"),
@@ -104,6 +109,22 @@ def test_a_vendor_that_fails_is_a_verdict(fake: Fake, code: str, reason: str) ->
     verdict = probe(FAKE, timeout=60)
     assert not verdict.available
     assert reason in verdict.reason
+
+
+def test_an_illegal_instruction_leaves_the_other_backends_working(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine prefers the crashing backend; "auto" says so once, and finds faces elsewhere."""
+    fake(ILLEGAL)
+    monkeypatch.setattr("edgeface.startup.host", lambda: replace(host(), nvidia=True))
+    with pytest.warns(UserWarning, match=r"tensorrt: it crashed with SIGILL"):
+        detector = Detector(input_size=64)
+    assert detector.explain().backend in ("openvino", "tflite", "onnxruntime")
+    assert len(detector(np.zeros((64, 64, 3), np.uint8))) == 0
+    [refused] = [one for one in detector.explain().others if one.backend == FAKE]
+    assert refused.artifact is None
+    with pytest.raises(BackendUnavailableError, match="SIGILL"):
+        Detector(FAKE)
 
 
 def test_a_hang_is_a_verdict(fake: Fake) -> None:

@@ -16,6 +16,7 @@ from edgeface.hardware import Host, host
 from edgeface.runtimes.base import BACKENDS
 from edgeface.runtimes.probe import Verdict, probe
 from edgeface.selection import rank
+from edgeface.thermal import Thermal, read_thermal
 
 INPUT_SIZE = 640
 EPILOG = """\
@@ -61,7 +62,7 @@ def examine() -> Report:
     return {
         "edgeface": edgeface.__version__,
         "python": platform.python_version(),
-        "machine": {**asdict(machine), "flags": sorted(machine.flags)},
+        "machine": _machine(machine, read_thermal()),
         "backends": [_backend(verdict) for verdict in verdicts.values()],
         "models": models,
         "healthy": bool(models) and all(map(_is_healthy, models)),
@@ -70,21 +71,14 @@ def examine() -> Report:
 
 def render(report: Report) -> str:
     """Lay the report out for people."""
-    machine = report["machine"]
-    facts = [
-        machine["board"] or machine["cpu"] or "unknown CPU",
-        f"{machine['system']} {machine['machine']}",
-        f"{machine['cores']} cores",
-        "NVIDIA driver" if machine["nvidia"] else "no NVIDIA driver",
-    ]
     lines = [
         f"edgeface {report['edgeface']}, Python {report['python']}",
-        ", ".join(facts),
+        *_machine_lines(report["machine"]),
         "",
         "Backends",
         *(
             f"  {one['name']:<12} {'runs' if one['available'] else '-':<5} "
-            f"{one['version'] or '':<9} {one['reason']}".rstrip()
+            f"{one['version'] or '':<9} {one['reason'] or one['note'] or ''}".rstrip()
             for one in report["backends"]
         ),
         "",
@@ -106,9 +100,52 @@ def render(report: Report) -> str:
     return "\n".join(lines)
 
 
+def _machine(machine: Host, thermal: Thermal) -> Report:
+    return {
+        **asdict(machine),
+        "flags": sorted(machine.flags),
+        "threads": machine.threads,
+        "arithmetic": machine.arithmetic,
+        "thermal": asdict(thermal),
+    }
+
+
+def _machine_lines(machine: Report) -> list[str]:
+    kinds = [
+        f"{kind['count']} x {kind['name'] or 'unknown'}"
+        + (f" at {kind['max_mhz']} MHz" if kind["max_mhz"] else "")
+        + ("" if kind["big"] else " (little)")
+        for kind in machine["core_types"]
+    ]
+    quota = "" if machine["quota"] is None else f", time for {machine['quota']:g} by cgroup"
+    has = [name for name, there in machine["arithmetic"].items() if there]
+    lacks = [name for name, there in machine["arithmetic"].items() if not there]
+    thermal = machine["thermal"]
+    heat = [] if thermal["celsius"] is None else [f"{thermal['celsius']:.0f} °C"]
+    rows = {
+        "machine": ", ".join(
+            (
+                machine["board"] or machine["cpu"] or "unknown CPU",
+                f"{machine['system']} {machine['machine']}",
+                "NVIDIA driver" if machine["nvidia"] else "no NVIDIA driver",
+            )
+        ),
+        "cores": f"{' + '.join(kinds) or machine['cores']}{quota}; "
+        f"{machine['threads']} threads by default",
+        "arithmetic": f"{' '.join(has) or 'plain'}" + (f", no {' '.join(lacks)}" if lacks else ""),
+        "temperature": "; ".join((*heat, *thermal["slowed"])) or "unknown",
+        "governor": thermal["governor"] or "unknown",
+    }
+    return [f"  {name:<12} {value}" for name, value in rows.items()]
+
+
 def _backend(verdict: Verdict) -> Report:
-    remedy = None if verdict.available else BACKENDS[verdict.name].install
-    return {**asdict(verdict), "install": remedy}
+    backend = BACKENDS[verdict.name]
+    return {
+        **asdict(verdict),
+        "install": None if verdict.available else backend.install,
+        "note": backend.legacy(),
+    }
 
 
 def _model(name: str, machine: Host, verdicts: Mapping[str, Verdict]) -> Report:

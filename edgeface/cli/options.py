@@ -32,7 +32,7 @@ def add_detector_options(parser: argparse.ArgumentParser) -> argparse._ArgumentG
         "--threads",
         type=int,
         metavar="N",
-        help="worker threads (default: the cores that it may use, at most 4)",
+        help="worker threads (default: the big cores that it may use, at most 4)",
     )
     return group
 
