@@ -25,6 +25,7 @@ from edgeface.training.augment import (
 from edgeface.training.matching import IGNORED, NEGATIVE, POSITIVE, Matching, match
 from edgeface.training.objectives import BatchTargets
 from edgeface.training.objectives.retinaface import multitask_loss
+from edgeface.training.recipe import Recipe
 
 SPEC = AnchorSpec((AnchorLevel(8, (16.0, 32.0)), AnchorLevel(16, (64.0,))))
 MARKS = np.array([[[0.3, 0.35], [0.7, 0.35], [0.5, 0.55], [0.35, 0.75], [0.65, 0.75]]], np.float32)
@@ -177,9 +178,7 @@ def test_loss_values_by_hand() -> None:
     losses = multitask_loss(
         outputs,
         batch_targets([1, 0, 0, -1, 1]),
-        box_weight=0.25,
-        landmark_weight=0.1,
-        negatives_per_positive=0.5,
+        Recipe("", negatives_per_positive=0.5),
     )
     positive = math.log1p(math.exp(-1.0)) + math.log1p(math.exp(-0.5))
     hardest = math.log1p(math.exp(2.0))
@@ -198,9 +197,7 @@ def test_only_positives_and_hard_negatives_get_a_gradient() -> None:
     losses = multitask_loss(
         outputs,
         batch_targets([1, 0, 0, -1, 0]),
-        box_weight=0.25,
-        landmark_weight=0.1,
-        negatives_per_positive=2,
+        Recipe("", negatives_per_positive=2),
     )
     losses.total.backward()
     gradient = outputs[0].logits.grad
@@ -212,8 +209,6 @@ def test_a_batch_without_faces_still_teaches_its_hardest_negative() -> None:
     losses = multitask_loss(
         outputs_of([1.0, -1.0]),
         batch_targets([0, 0]),
-        box_weight=0.25,
-        landmark_weight=0.1,
-        negatives_per_positive=3,
+        Recipe("", negatives_per_positive=3),
     )
     assert losses.total.item() == pytest.approx(math.log1p(math.e))

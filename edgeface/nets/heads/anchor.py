@@ -14,7 +14,8 @@ class LevelOutput(NamedTuple):
     """Raw outputs of one pyramid level; N pictures, A anchors in row-major order of the cells.
 
     Attributes:
-        logits: (N, A, 2) background and face; (N, A, 1) after ``fold_softmax``.
+        logits: (N, A, 2) background and face; (N, A, 1) after ``fold_softmax``, and where a head
+            learns the face's logit itself.
         deltas: (N, A, 4) box deltas in units of the anchor and its variances.
         landmarks: (N, A, 10) five x, y offsets from the anchor's centre, likewise.
     """
@@ -24,34 +25,39 @@ class LevelOutput(NamedTuple):
     landmarks: torch.Tensor
 
 
+def per_anchor(maps: torch.Tensor, anchors_per_cell: int) -> torch.Tensor:
+    """Rearrange (N, anchors_per_cell * V, H, W) to the V values of each anchor: (N, A, V)."""
+    values = maps.shape[1] // anchors_per_cell
+    return maps.permute(0, 2, 3, 1).reshape(maps.shape[0], -1, values)
+
+
 class LevelHead(nn.Module):
     """Class, box and landmark convolutions of one level."""
 
-    def __init__(self, width: int, anchors_per_cell: int) -> None:
+    def __init__(self, width: int, anchors_per_cell: int, kernel: int = 1) -> None:
         super().__init__()
-        self.classes = nn.Conv2d(width, anchors_per_cell * 2, 1)
-        self.boxes = nn.Conv2d(width, anchors_per_cell * 4, 1)
-        self.landmarks = nn.Conv2d(width, anchors_per_cell * 10, 1)
+        padding = kernel // 2
+        self.classes = nn.Conv2d(width, anchors_per_cell * 2, kernel, padding=padding)
+        self.boxes = nn.Conv2d(width, anchors_per_cell * 4, kernel, padding=padding)
+        self.landmarks = nn.Conv2d(width, anchors_per_cell * 10, kernel, padding=padding)
         self.anchors_per_cell = anchors_per_cell
 
     def forward(self, level: torch.Tensor) -> LevelOutput:
         """Map (N, width, H, W) to the outputs of its H * W * anchors_per_cell anchors."""
         return LevelOutput(
-            self._per_anchor(self.classes, level),
-            self._per_anchor(self.boxes, level),
-            self._per_anchor(self.landmarks, level),
+            *(
+                per_anchor(convolution(level), self.anchors_per_cell)
+                for convolution in (self.classes, self.boxes, self.landmarks)
+            )
         )
-
-    def _per_anchor(self, convolution: nn.Module, level: torch.Tensor) -> torch.Tensor:
-        maps: torch.Tensor = convolution(level)
-        values = maps.shape[1] // self.anchors_per_cell
-        return maps.permute(0, 2, 3, 1).reshape(maps.shape[0], -1, values)
 
     @torch.no_grad()
     def fold_softmax(self) -> None:
         """Replace the two class channels of each anchor by their difference: the face's logit."""
         old = self.classes
-        new = nn.Conv2d(old.in_channels, self.anchors_per_cell, 1)
+        new = nn.Conv2d(
+            old.in_channels, self.anchors_per_cell, old.kernel_size, padding=old.padding
+        )
         new.weight.copy_(old.weight[1::2] - old.weight[0::2])
         if old.bias is not None and new.bias is not None:
             new.bias.copy_(old.bias[1::2] - old.bias[0::2])

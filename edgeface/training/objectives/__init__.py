@@ -11,6 +11,8 @@ from edgeface.training.objectives.base import (
     TrainingStep,
     mean_count,
 )
+from edgeface.training.objectives.df2s2 import DF2S2Objective
+from edgeface.training.objectives.fanet import FANetObjective
 from edgeface.training.objectives.retinaface import RetinaFaceObjective
 from edgeface.training.recipe import Recipe
 
@@ -23,7 +25,11 @@ __all__ = [
     "mean_count",
 ]
 
-OBJECTIVES: dict[str, type[Objective]] = {"retinaface": RetinaFaceObjective}
+OBJECTIVES: dict[str, type[Objective]] = {
+    "retinaface": RetinaFaceObjective,
+    "df2s2": DF2S2Objective,
+    "fanet": FANetObjective,
+}
 
 
 def build_objective(net: DetectorNet, recipe: Recipe) -> Objective:

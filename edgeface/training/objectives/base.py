@@ -61,7 +61,7 @@ class Objective(nn.Module):
 
     strengths: ClassVar[Mapping[str, float]] = {}
 
-    def __init__(self, net: DetectorNet, recipe: Recipe) -> None:
+    def __init__(self, net: DetectorNet, recipe: Recipe) -> None:  # noqa: ARG002
         """Prepare to train a net; its parts' widths size the modules, it is not kept."""
         super().__init__()
         self.recipe = recipe
