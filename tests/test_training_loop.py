@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from edgeface.anchors import AnchorLevel, AnchorSpec
 from edgeface.errors import CheckpointError, InvalidOptionError, TrainingError
 from edgeface.evaluation.run import evaluate
 from edgeface.nets import DetectorNet, build
@@ -136,6 +137,17 @@ def test_a_loss_that_is_not_finite_stops_with_the_pictures_named(
     assert not (tmp_path / "run" / "last.pt").exists()
 
 
+def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(
+    roots: list[Root], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = build(PRESET)
+    before = {name: value.clone() for name, value in net.named_parameters()}
+    net.backbone.stage1[0][0].weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(TrainingError, match=r"finite gradient at step 0.*\d\.png"):
+        train(net, roots, SHORT, Settings(tmp_path / "run", workers=0))
+    assert all(torch.equal(value, before[name]) for name, value in net.named_parameters())
+
+
 def test_clear_errors_before_the_first_step(roots: list[Root], tmp_path: Path) -> None:
     settings = Settings(tmp_path / "run", workers=0)
     with pytest.raises(TrainingError, match="multiples of 32"):
@@ -144,6 +156,12 @@ def test_clear_errors_before_the_first_step(roots: list[Root], tmp_path: Path) -
         train(build(PRESET), roots, replace(SHORT, schedule="linear"), settings)
     with pytest.raises(TrainingError, match="supervision of retinaface"):
         train(build(PRESET), roots, replace(SHORT, supervision=(("magic", 1.0),)), settings)
+    far = AnchorSpec((AnchorLevel(8, (2000.0,)), AnchorLevel(16, (3000.0,))))
+    net = build(PRESET)
+    net.anchors = far
+    with pytest.raises(TrainingError, match=r"anchors of 2000, 3000 pixels and \d+ faces of"):
+        train(net, roots, SHORT, settings)
+    assert not settings.output.exists()
     with pytest.raises(TrainingError, match="checkpoint to resume from"):
         train(build(PRESET), roots, SHORT, replace(settings, resume=True))
     one = replace(SHORT, phases=(Phase(1, 64, 2),))

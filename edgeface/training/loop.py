@@ -25,6 +25,7 @@ from edgeface.training.checkpoint import (
 )
 from edgeface.training.dataset import Batch, FaceDataset, Root, collate
 from edgeface.training.device import has_bf16, join_processes
+from edgeface.training.guards import check_finite, check_run
 from edgeface.training.log import LogRow, TrainingLog
 from edgeface.training.objectives import BatchTargets, Losses, TrainingStep, build_objective
 from edgeface.training.recipe import Phase, Recipe
@@ -93,10 +94,11 @@ def train(
 
     Raises:
         CheckpointError: the initial weights do not fit.
-        TrainingError: bad recipe or checkpoint, or a loss that is not finite; the message names
-            the pictures of that batch, and the last checkpoint stays.
+        TrainingError: bad recipe or checkpoint, anchors that no face can match, or a loss or
+            gradient that is not finite; the message names the pictures of that batch, and the
+            last checkpoint stays.
     """
-    recipe.check(net.anchors.max_stride)
+    check_run(net, roots, recipe)
     world, rank = join_processes(settings.device)
     for phase in recipe.phases:
         if phase.batch % world:
@@ -146,14 +148,11 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         losses = _losses(model, batch, device)
-        if not torch.isfinite(losses.total):
-            raise TrainingError(
-                f"expected a finite loss at step {step}, got {losses.total.item()}; look at these "
-                "pictures and their labels, or lower the learning rate: " + "; ".join(batch.sources)
-            )
+        check_finite("loss", losses.total, step, batch)
         optimizer.zero_grad(set_to_none=True)
         losses.total.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(step_module.parameters(), recipe.clip)
+        check_finite("gradient", norm, step, batch)
         optimizer.step()
         average.update(net)
         samples_done += phase.batch
