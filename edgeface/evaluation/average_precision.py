@@ -74,16 +74,50 @@ def wider_average_precision(
     Returns:
         Average precision by subset; NaN where a subset has no face.
     """
+    counts = picture_counts(detections, faces, keep)
+    return {subset: float(c.average_precision(np.ones(len(faces)))) for subset, c in counts.items()}
+
+
+class PictureCounts(NamedTuple):
+    """What each of P pictures adds to the curve of one subset, at 1000 falling thresholds.
+
+    Attributes:
+        proposals: int32 (P, 1000): detections that count.
+        recalled: int32 (P, 1000): those that are the first on their face.
+        faces: int64 (P,): faces of the subset.
+    """
+
+    proposals: NDArray[np.int32]
+    recalled: NDArray[np.int32]
+    faces: NDArray[np.int64]
+
+    def average_precision(self, times: NDArray[Any]) -> NDArray[np.float64]:
+        """Average precision (…) where the pictures count so often (…, P); NaN without faces."""
+        times = np.asarray(times, np.float64)
+        total = (times @ self.faces)[..., None]
+        proposals, recalled = times @ self.proposals, times @ self.recalled
+        recall = recalled / np.where(total > 0, total, np.nan)
+        return _area_under(recall, recalled / np.maximum(proposals, 1))
+
+
+def picture_counts(
+    detections: Sequence[Detections],
+    faces: Sequence[NDArray[np.float64]],
+    keep: Mapping[str, Sequence[NDArray[np.bool_]]],
+) -> dict[str, PictureCounts]:
+    """Count by picture and subset; arguments as in ``wider_average_precision``."""
     nearest = [_nearest(d.boxes, f) for d, f in zip(detections, faces, strict=True)]
-    scores = _normalise(detections)
+    ends = np.cumsum([len(d.scores) for d in detections])
+    scores = np.split(_normalise(detections), ends[:-1])
     result = {}
     for subset, masks in keep.items():
         outcomes = [_outcome(*pair) for pair in zip(nearest, masks, strict=True)]
-        proposals = _at_thresholds(scores[np.concatenate([counted for counted, _ in outcomes])])
-        recalled = _at_thresholds(scores[np.concatenate([first for _, first in outcomes])])
-        total = sum(int(mask.sum()) for mask in masks)
-        precision = recalled / np.maximum(proposals, 1)
-        result[subset] = _area_under(recalled / total, precision) if total else float("nan")
+        chosen = list(zip(scores, outcomes, strict=True))
+        result[subset] = PictureCounts(
+            np.stack([_at_thresholds(s[counted]) for s, (counted, _) in chosen]),
+            np.stack([_at_thresholds(s[first]) for s, (_, first) in chosen]),
+            np.array([mask.sum() for mask in masks], np.int64),
+        )
     return result
 
 
@@ -118,13 +152,15 @@ def _outcome(
     return counted, first
 
 
-def _at_thresholds(scores: NDArray[np.float64]) -> NDArray[np.int64]:
+def _at_thresholds(scores: NDArray[np.float64]) -> NDArray[np.int32]:
     """How many scores reach each threshold, from the highest threshold down."""
     thresholds = 1 - np.arange(1, THRESHOLDS + 1) / THRESHOLDS
-    return len(scores) - np.searchsorted(np.sort(scores), thresholds, side="left")
+    below = np.searchsorted(np.sort(scores), thresholds, side="left")
+    return np.asarray(len(scores) - below, np.int32)
 
 
-def _area_under(recall: NDArray[np.float64], precision: NDArray[np.float64]) -> float:
-    """Area under the falling envelope of precision over recall (PASCAL VOC 2010)."""
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
+def _area_under(recall: NDArray[np.float64], precision: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Area under the falling envelope of precision over recall (PASCAL VOC 2010), last axis."""
+    envelope = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]
+    area: NDArray[np.float64] = np.sum(np.diff(recall, prepend=0.0) * envelope, axis=-1)
+    return area
