@@ -61,6 +61,7 @@ class Recipe:
         phases: stretches of training, in order.
         learning_rate: peak learning rate.
         warm_up: share of all steps over which it rises.
+        warm_up_from: share of the peak at which it starts.
         schedule: "step" as in the papers, or "cosine".
         milestones: shares of all steps at which "step" divides the learning rate by ten.
         clip: largest gradient norm.
@@ -83,6 +84,7 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     warm_up: float = 5 / 80
+    warm_up_from: float = 0.1
     schedule: str = "step"
     milestones: tuple[float, ...] = (55 / 80, 68 / 80)
     clip: float = 20.0
@@ -112,9 +114,10 @@ class Recipe:
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
-        warm = max(int(self.steps * self.warm_up), 1)
+        warm = int(self.steps * self.warm_up)
         if step < warm:
-            return self.learning_rate * (0.1 + 0.9 * step / warm)
+            risen = self.warm_up_from + (1 - self.warm_up_from) * step / warm
+            return self.learning_rate * risen
         if self.schedule == "cosine":
             progress = (step - warm) / max(self.steps - warm, 1)
             return self.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
