@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import edgeface
 from edgeface.cli import (
+    ablate,
     blur,
     complain,
     detect,
@@ -30,6 +31,7 @@ COMMANDS = {
     "doctor": doctor,
     "eval": evaluate,
     "train": train,
+    "ablate": ablate,
     "export": export,
     "import": import_checkpoint,
     "report": report,

@@ -66,6 +66,28 @@ def find_preset(name: str) -> Preset:
     return _PRESETS[base]
 
 
+def read_options(specification: str) -> dict[str, Any]:
+    """Every option of a specification, those that it leaves out at their defaults.
+
+    Raises:
+        InvalidOptionError: as ``build``.
+    """
+    found = find_preset(specification)
+    return {**found.options, **_parse(found, specification.partition(":")[2])}
+
+
+def with_options(specification: str, options: Mapping[str, str]) -> str:
+    """The specification with options set, whose values are as in a specification.
+
+    Raises:
+        InvalidOptionError: as ``build``.
+    """
+    found = find_preset(specification)
+    added = ",".join(f"{name}={value}" for name, value in options.items())
+    told = ",".join(filter(None, (specification.partition(":")[2], added)))
+    return _specification(found, _parse(found, told))
+
+
 def build(specification: str) -> DetectorNet:
     """Build a preset with fresh weights.
 
@@ -82,14 +104,18 @@ def build(specification: str) -> DetectorNet:
     found = find_preset(specification)
     options = _parse(found, specification.partition(":")[2])
     net = found.function(**options)
+    net.preset = _specification(found, options)
+    net.system = found.system
+    return net
+
+
+def _specification(found: Preset, options: Mapping[str, Any]) -> str:
     told = ",".join(
         f"{name}={_text(options[name])}"
         for name, default in found.options.items()
         if options.get(name, default) != default
     )
-    net.preset = f"{found.name}:{told}" if told else found.name
-    net.system = found.system
-    return net
+    return f"{found.name}:{told}" if told else found.name
 
 
 def _parse(found: Preset, text: str) -> dict[str, Any]:

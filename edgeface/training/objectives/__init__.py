@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from edgeface.errors import TrainingError
 from edgeface.nets.detector import DetectorNet
+from edgeface.nets.registry import find_preset
 from edgeface.training.objectives.base import (
     BatchTargets,
     Losses,
@@ -23,6 +26,7 @@ __all__ = [
     "TrainingStep",
     "build_objective",
     "mean_count",
+    "training_terms",
 ]
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -30,6 +34,11 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "df2s2": DF2S2Objective,
     "fanet": FANetObjective,
 }
+
+
+def training_terms(preset: str) -> Mapping[str, float]:
+    """Training terms of a preset's system, each with its paper's strength."""
+    return OBJECTIVES[find_preset(preset).system].strengths
 
 
 def build_objective(net: DetectorNet, recipe: Recipe) -> Objective:
