@@ -13,11 +13,11 @@ import platform
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+from process import Sample, sample
 
 from edgeface import Detector
 from edgeface.capture import Capture
@@ -57,24 +57,6 @@ class LoopedCamera:
     def close(self) -> None:
         """Close the video."""
         self._video.close()
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What the process holds at one moment."""
-
-    seconds: float
-    rss_mib: float
-    threads: int
-    files: int
-
-
-def sample(seconds: float) -> Sample:
-    """Read the process's own figures (Linux)."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    files = len(list(Path("/proc/self/fd").iterdir()))
-    rss = int(status["VmRSS"].split()[0]) / 1024
-    return Sample(seconds, rss, int(status["Threads"]), files)
 
 
 def run(stream: Stream, seconds: float) -> list[Sample]:

@@ -16,8 +16,10 @@ from typing import Any
 
 from edgeface.anchors import AnchorLevel, AnchorSpec
 from edgeface.errors import InvalidOptionError, ModelIntegrityError, ModelNotFoundError
+from edgeface.onnxfile import has_external_data
 
 MANIFEST = "manifest.json"
+ONNX = ".onnx"
 SCHEMA = 1
 SHIPPED = Path(__file__).parent / "models"
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -83,7 +85,8 @@ class Bundle:
         """Read an artifact after checking its hash.
 
         Raises:
-            ModelIntegrityError: the file is missing, leaves the folder, or has another sha256.
+            ModelIntegrityError: the file is missing, leaves the folder, has another sha256, or is
+                an ONNX graph that keeps weights in other files.
         """
         path = (self.path / artifact.file).resolve()
         if self.path.resolve() not in path.parents:
@@ -104,7 +107,23 @@ class Bundle:
                 f"expected sha256 {artifact.sha256} for {path}, got {digest}; "
                 "the file is damaged or was replaced: reinstall the model"
             )
+        if path.suffix == ONNX:
+            _check_onnx(data, path)
         return data
+
+
+def _check_onnx(data: bytes, path: Path) -> None:
+    try:
+        external = has_external_data(data)
+    except ValueError as error:
+        raise ModelIntegrityError(
+            f"expected an ONNX graph in {path}, got: {error}; export the model again"
+        ) from error
+    if external:
+        raise ModelIntegrityError(
+            f"expected an ONNX graph with its weights in {path}, got one that keeps them in other "
+            "files; export it with external_data=False"
+        )
 
 
 def shipped_models() -> list[str]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+import warnings
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
@@ -11,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.bundle import check_precision, load_bundle
-from edgeface.errors import InferenceError, InvalidOptionError
+from edgeface.errors import EdgeFaceError, InferenceError, InvalidOptionError, NumericalError
 from edgeface.faces import Faces
 from edgeface.hardware import host
 from edgeface.imageio import Picture, check_color, read_image
@@ -32,7 +35,8 @@ if TYPE_CHECKING:
 class Detector:
     """Finds faces, with five landmarks each.
 
-    Calls from several threads are safe; they take turns.
+    Calls from several threads are safe; they take turns. Where "auto" chose the backend and it
+    fails on a frame, the next best takes over, with one warning.
 
     Args:
         backend: "auto" takes the best that runs here; "onnxruntime", "openvino", "tflite" and
@@ -57,6 +61,7 @@ class Detector:
     Attributes:
         bundle: the model.
         profile: milliseconds of the last picture's stages: read, preprocess, infer, postprocess.
+        faults: how many frames met an ``InferenceError`` or a ``NumericalError`` so far.
 
     Raises:
         InvalidOptionError: an option has a value that it does not accept.
@@ -94,21 +99,13 @@ class Detector:
         self._input_size = check_input_size(input_size, self.bundle.anchors.max_stride)
         self._tile = tile_size(self._input_size) if tile else None
         self.profile: dict[str, float] = {}
+        self.faults: Counter[type[Exception]] = Counter()
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._buffer: NDArray[np.uint8] | None = None
-        started = start(self.bundle, backend, precision, self._input_size, self._threads)
-        self._runtime: Runtime | None = started.runtime
-        self._allowed = started.artifact.input_sizes
-        self._explanation = Explanation(
-            model=self.bundle.name,
-            backend=started.chosen.backend,
-            why=started.chosen.reason if backend == "auto" else "as named",
-            precision=started.artifact.precision,
-            input_size=self._input_size,
-            threads=self._threads,
-            facts=started.runtime.describe(),
-            others=started.others,
-        )
+        self._backend, self._precision = backend, precision
+        self._broken: dict[str, str] = {}
+        self._runtime: Runtime | None = self._start()
 
     @overload
     def __call__(
@@ -184,6 +181,8 @@ class Detector:
 
     def close(self) -> None:
         """Free the model; a second call does nothing."""
+        if os.getpid() != self._process:
+            return
         with self._lock:
             if self._runtime is not None:
                 self._runtime.close()
@@ -198,10 +197,51 @@ class Detector:
     def __repr__(self) -> str:
         return f"Detector({self._explanation.backend!r}, model={self.bundle.name!r})"
 
+    def _start(self) -> Runtime:
+        """Load the model on the named backend, or on the best that is not known to be broken."""
+        started = start(
+            self.bundle,
+            self._backend,
+            self._precision,
+            self._input_size,
+            self._threads,
+            self._broken,
+        )
+        self._allowed = started.artifact.input_sizes
+        self._explanation = Explanation(
+            model=self.bundle.name,
+            backend=started.chosen.backend,
+            why=started.chosen.reason if self._backend == "auto" else "as named",
+            precision=started.artifact.precision,
+            input_size=self._input_size,
+            threads=self._threads,
+            facts=started.runtime.describe(),
+            others=started.others,
+        )
+        return started.runtime
+
+    def _fall_back(self, error: InferenceError) -> None:
+        """Go on with the next backend after one that failed, or raise its error."""
+        self.faults[type(error)] += 1
+        if self._backend != "auto" or self._runtime is None:
+            raise error
+        self._broken[self._explanation.backend] = str(error)
+        try:
+            runtime = self._start()
+        except EdgeFaceError:
+            raise error from None
+        self._runtime.close()
+        self._runtime = runtime
+
     def _detect(self, image: Picture, color: str) -> Faces:
         started = time.perf_counter()
         picture = read_image(image, color)
         read = time.perf_counter()
+        if os.getpid() != self._process:
+            raise InferenceError(
+                "expected the process that made the detector, got a fork of it, in which native "
+                "libraries hang; make the detector after the fork, or use the start method 'spawn'"
+            )
         with self._lock:
             if self._runtime is None:
                 raise InferenceError("expected an open detector, got a closed one; make a new one")
@@ -209,7 +249,7 @@ class Detector:
             parts = regions(width, height, self._roi, self._tile)
             profile = dict.fromkeys(("read", "preprocess", "infer", "postprocess"), 0.0)
             profile["read"] = (read - started) * 1e3
-            found = [(part, self._look(part.of(picture), self._runtime, profile)) for part in parts]
+            found = [(part, self._look(part.of(picture), profile)) for part in parts]
             self.profile = profile
         return merge(
             found,
@@ -218,10 +258,17 @@ class Detector:
             max_faces=self._max_faces,
         )
 
-    def _look(
-        self, picture: NDArray[np.uint8], runtime: Runtime, profile: dict[str, float]
-    ) -> Faces:
+    def _look(self, picture: NDArray[np.uint8], profile: dict[str, float]) -> Faces:
+        """Find all faces of a picture or a part of one, on the first backend that does."""
+        while True:
+            try:
+                return self._look_once(picture, profile)
+            except InferenceError as error:
+                self._fall_back(error)
+
+    def _look_once(self, picture: NDArray[np.uint8], profile: dict[str, float]) -> Faces:
         """Find all faces of a picture or a part of one, and add to the profile."""
+        assert self._runtime is not None
         started = time.perf_counter()
         height, width = picture.shape[:2]
         frame, placed = letterbox(
@@ -235,8 +282,9 @@ class Detector:
         if not np.may_share_memory(frame, picture):
             self._buffer = frame
         preprocessed = time.perf_counter()
-        outputs = runtime.infer(frame)
+        outputs = self._runtime.infer(frame)
         inferred = time.perf_counter()
+        known = self.faults[NumericalError]
         faces = postprocess(
             outputs,
             self.bundle.anchors,
@@ -244,7 +292,17 @@ class Detector:
             score_threshold=self._score_threshold,
             nms_threshold=self._nms_threshold,
             max_faces=None,
+            faults=self.faults,
         )
+        if self.faults[NumericalError] > known == 0:
+            warnings.warn(
+                NumericalError(
+                    "expected finite outputs of the network, got NaN or infinity, and left those "
+                    f"anchors out (backend '{self._explanation.backend}'); Detector.faults counts "
+                    "such frames: try precision='fp32', or another backend"
+                ),
+                stacklevel=2,
+            )
         profile["preprocess"] += (preprocessed - started) * 1e3
         profile["infer"] += (inferred - preprocessed) * 1e3
         profile["postprocess"] += (time.perf_counter() - inferred) * 1e3

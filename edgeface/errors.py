@@ -38,6 +38,10 @@ class InferenceError(EdgeFaceError, RuntimeError):
     """The backend failed while it ran a frame."""
 
 
+class NumericalError(EdgeFaceError, RuntimeWarning):
+    """The network's outputs were not finite; told as a warning and counted, see ``Detector``."""
+
+
 class StreamError(EdgeFaceError, RuntimeError):
     """A camera or network stream cannot be opened, or stopped and did not come back."""
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.errors import InvalidImageError, InvalidOptionError
-from edgeface.imageheader import declared_size, is_cut_jpeg
+from edgeface.imageheader import declared_size, is_cut
 
 
 class PilPicture(Protocol):
@@ -169,14 +169,14 @@ def _decode(data: bytes, name: str, max_pixels: int) -> NDArray[np.uint8]:
             f"{size[0]}x{size[1]} ({name}); shrink it first"
         )
     image = None
-    if data and not is_cut_jpeg(data):
+    if size is not None and not is_cut(data):
         try:
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         except cv2.error:
             image = None
     if image is None:
         raise InvalidImageError(
-            "expected a whole picture (JPEG, PNG, WebP, BMP, TIFF, ...), got "
+            "expected a whole picture (JPEG, PNG, WebP, GIF, BMP, TIFF or Netpbm), got "
             f"{_what_came(data, size)} ({name}); copy or download the file again"
         )
     return np.asarray(image, np.uint8)

@@ -6,6 +6,7 @@ Box coding as in SSD (Liu et al. 2016, section 2.2) and RetinaFace (Deng et al. 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.anchors import AnchorSpec, level_priors
+from edgeface.errors import NumericalError
 from edgeface.faces import Faces
 
 if TYPE_CHECKING:
@@ -31,10 +33,11 @@ def postprocess(
     nms_threshold: float,
     max_faces: int | None,
     top_k: int = 5000,
+    faults: Counter[type[Exception]] | None = None,
 ) -> Faces:
     """Turn the outputs for one frame into faces in the picture's pixels.
 
-    Anchors whose logit, box or landmarks are not finite are dropped.
+    Anchors whose logit, box or landmarks are not finite are dropped, and the frame is counted.
 
     Args:
         outputs: per level ``logit_{stride}`` (1, M, 1), ``delta_{stride}`` (1, M, 4) and
@@ -45,6 +48,7 @@ def postprocess(
         nms_threshold: of two boxes whose IoU is above it, the better one stays, 0..1.
         max_faces: keep at most that many of the best; None: all.
         top_k: candidates that enter NMS.
+        faults: gains a ``NumericalError`` for a frame with outputs that are not finite.
 
     Returns:
         Faces, boxes clipped to the picture; a box that lies wholly outside it is dropped.
@@ -65,7 +69,9 @@ def postprocess(
     logits, priors, deltas, points = (
         np.concatenate(column) for column in zip(*survivors, strict=True)
     )
+    broken = any(np.isnan(outputs[f"logit_{level.stride}"]).any() for level in anchors.levels)
     if not len(logits):
+        _count(faults, broken)
         return Faces.empty()
 
     order = np.argsort(-logits, kind="stable")[:top_k]
@@ -77,6 +83,7 @@ def postprocess(
         scores = 1 / (1 + np.exp(-logits))
     finite = np.isfinite(logits) & np.isfinite(boxes).all(1) & np.isfinite(landmarks).all((1, 2))
     boxes, scores, landmarks = boxes[finite], scores[finite], landmarks[finite]
+    _count(faults, broken or not finite.all())
 
     kept = nms(boxes, scores, nms_threshold)
     boxes, scores, landmarks = boxes[kept], scores[kept], landmarks[kept]
@@ -114,6 +121,11 @@ def nms(boxes: Floats, scores: Floats, threshold: float) -> NDArray[np.intp]:
     corners[:, 2:] -= corners[:, :2]
     kept = cv2.dnn.NMSBoxes(corners.tolist(), scores.tolist(), 0.0, threshold)
     return np.asarray(kept, np.intp).reshape(-1)
+
+
+def _count(faults: Counter[type[Exception]] | None, broken: bool) -> None:
+    if faults is not None and broken:
+        faults[NumericalError] += 1
 
 
 def _logit(score: float) -> float:

@@ -81,7 +81,12 @@ class Explanation:
 
 
 def start(
-    bundle: Bundle, backend: str, precision: str, input_size: InputSize, threads: int
+    bundle: Bundle,
+    backend: str,
+    precision: str,
+    input_size: InputSize,
+    threads: int,
+    broken: Mapping[str, str] | None = None,
 ) -> Started:
     """Load a model on the named backend, or with "auto" on the best that takes it.
 
@@ -93,14 +98,17 @@ def start(
         precision: "auto" or a precision of the artifact.
         input_size: as ``Detector`` takes it.
         threads: worker threads.
+        broken: backends to leave out, and why.
 
     Raises:
         EdgeFaceError: see ``Detector``.
     """
     verdicts = _probe_all() if backend == "auto" else {backend: _probe_named(backend)}
     candidates = rank(host(), verdicts, bundle, precision, input_size)
-    failures: dict[str, str] = {}
+    failures = dict(broken or {})
     for chosen in candidates:
+        if chosen.backend in failures:
+            continue
         if chosen.artifact is None:
             if chosen.refusal is BackendUnavailableError:
                 failures[chosen.backend] = chosen.reason
@@ -122,7 +130,7 @@ def start(
             continue
         if failures:
             told = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
-            warnings.warn(f"edgeface runs on '{chosen.backend}', because {told}", stacklevel=3)
+            warnings.warn(f"edgeface runs on '{chosen.backend}', because {told}", stacklevel=4)
         others = tuple(
             replace(other, reason=failures.get(other.backend, other.reason))
             for other in candidates

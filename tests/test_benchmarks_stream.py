@@ -23,6 +23,7 @@ def test_a_short_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert spec.loader
     script = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, script)
+    monkeypatch.syspath_prepend(SCRIPT.parent)
     spec.loader.exec_module(script)
 
     clip = tmp_path / "clip.avi"

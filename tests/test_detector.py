@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -30,6 +31,7 @@ from edgeface.errors import (
     MissingDependencyError,
     ModelIntegrityError,
     ModelNotFoundError,
+    NumericalError,
 )
 from edgeface.runtimes.base import RuntimeOptions
 from edgeface.runtimes.probe import Verdict
@@ -485,3 +487,94 @@ def test_auto_on_this_machine(astronaut: NDArray[np.uint8], shipped: Detector) -
     with Detector() as detector:
         faces = detector(astronaut)
     assert faces.boxes == pytest.approx(shipped(astronaut).boxes, abs=3)
+
+
+class BrokenRuntime(BrightCells):
+    """Fails on every frame."""
+
+    def infer(self, frames: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+        raise InferenceError("expected 'openvino' to run frames, got: out of memory")
+
+
+def break_first(bench: Bench, kind: type[BrightCells]) -> None:
+    good = bench.load
+
+    def load(name: str, data: bytes, options: RuntimeOptions) -> BrightCells:
+        if name != "openvino":
+            return good(name, data, options)
+        bench.loaded.append((name, kind(options)))
+        return bench.runtime
+
+    bench.load = load  # type: ignore[method-assign]
+
+
+def test_auto_goes_on_when_its_backend_fails_on_a_frame(
+    bench: Bench, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_first(bench, BrokenRuntime)
+    monkeypatch.setattr(startup, "load", bench.load)
+    with Detector(model=model) as detector:
+        assert detector.explain().backend == "openvino"
+        with pytest.warns(UserWarning, match=r"runs on 'onnxruntime'.*out of memory") as told:
+            faces = detector(scene())
+        assert len(told) == 1
+        np.testing.assert_allclose(faces.boxes, [BOX])
+        assert detector.explain().backend == "onnxruntime"
+        assert detector.faults[InferenceError] == 1
+        assert "out of memory" in str(detector.explain())
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert len(detector(scene())) == 1
+        assert bench.loaded[0][1].closed == 1
+
+
+def test_a_named_backend_that_fails_on_a_frame_raises(
+    bench: Bench, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_first(bench, BrokenRuntime)
+    monkeypatch.setattr(startup, "load", bench.load)
+    with Detector("openvino", model=model) as detector:
+        for _ in range(2):
+            with pytest.raises(InferenceError, match="out of memory"):
+                detector(scene())
+        assert detector.faults[InferenceError] == 2
+        assert [name for name, _ in bench.loaded] == ["openvino"]
+
+
+def test_auto_without_another_backend_raises_the_failure(
+    bench: Bench, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_first(bench, BrokenRuntime)
+    monkeypatch.setattr(startup, "load", bench.load)
+    bench.verdicts["onnxruntime"] = Verdict("onnxruntime", False, "1", "it crashed")
+    with Detector(model=model) as detector, pytest.raises(InferenceError, match="out of memory"):
+        detector(scene())
+
+
+@pytest.mark.parametrize("output", ["logit_32", "delta_32", "landmark_32"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_outputs_that_are_not_finite_are_counted_and_left_out(
+    output: str, value: float, bench: Bench, model: Path
+) -> None:
+    class Unsound(BrightCells):
+        def infer(self, frames: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+            outputs = dict(super().infer(frames))
+            outputs[output] = np.full_like(outputs[output], value)
+            return outputs
+
+    with Detector("openvino", model=model) as detector:
+        detector._runtime = Unsound(bench.runtime.options)
+        with (
+            pytest.warns(NumericalError, match="precision='fp32'")
+            if counted(output, value)
+            else contextlib.nullcontext()
+        ):
+            faces = detector(scene())
+        assert len(faces) == 0
+        detector(scene())
+        assert detector.faults[NumericalError] == (2 if counted(output, value) else 0)
+
+
+def counted(output: str, value: float) -> bool:
+    """A logit of minus infinity is a sound "no face"."""
+    return not (output == "logit_32" and value == -np.inf)

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgeface.errors import InvalidImageError, InvalidOptionError
-from edgeface.imageheader import declared_size, is_cut_jpeg
+from edgeface.imageheader import declared_size, is_cut
 from edgeface.imageio import MAX_PIXELS, read_image
 
 FORMATS = [".jpg", ".png", ".webp", ".bmp", ".tiff", ".ppm"]
@@ -165,11 +165,11 @@ def test_a_jpeg_that_some_decoders_would_fill_with_grey(image: NDArray[np.uint8]
     data = encode(".jpg", image)
     thumbnail = b"\xff\xe1" + struct.pack(">H", len(data) + 2) + data
     with_thumbnail = data[:2] + thumbnail + data[2:]
-    assert not is_cut_jpeg(data)
-    assert not is_cut_jpeg(with_thumbnail)
-    assert not is_cut_jpeg(data + b"trailer of a phone")
-    assert is_cut_jpeg(data[:-2])
-    assert is_cut_jpeg(with_thumbnail[:-2])
+    assert not is_cut(data)
+    assert not is_cut(with_thumbnail)
+    assert not is_cut(data + b"trailer of a phone")
+    assert is_cut(data[:-2])
+    assert is_cut(with_thumbnail[:-2])
 
 
 @pytest.mark.parametrize(
