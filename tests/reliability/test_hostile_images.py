@@ -68,12 +68,10 @@ BOMBS = {
         (b"IEND", b""),
     ),
     "GIF": b"GIF89a" + struct.pack("<HH", 65535, 65535) + bytes(30),
-    "JPEG": b"\xff\xd8\xff\xc0"
-    + struct.pack(">HBHH", 17, 8, 65000, 65000)
-    + bytes(30)
-    + b"\xff\xd9",
+    "JPEG": b"\xff\xd8\xff\xc0" + struct.pack(">HBHH", 17, 8, 65000, 65000) + b"\0\xff\xd9",
     "WebP": b"RIFF\x40\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + b"\xff\xff\xff" * 2 + bytes(30),
     "BMP": b"BM" + bytes(12) + struct.pack("<Iii", 40, 60_000, -60_000) + bytes(40),
+    "Netpbm": b"P6 # a comment\n100000 100000 255\n" + bytes(100),
     "TIFF": tiff(90_000, 90_000, "<"),
     "TIFF of the other order": tiff(90_000, 90_000, ">"),
 }
@@ -95,7 +93,7 @@ def test_a_chunk_that_claims_gigabytes_is_refused_before_decoding() -> None:
 
 def test_a_format_whose_header_edgeface_cannot_read_is_refused() -> None:
     with pytest.raises(InvalidImageError, match="no known picture format"):
-        read_image(b"P6 100000 100000 255\n" + bytes(100))
+        read_image(b"#?RADIANCE\n\n-Y 100000 +X 100000\n" + bytes(100))
 
 
 @pytest.fixture(scope="module")
