@@ -34,7 +34,8 @@ def to_tflite(net: DetectorNet, input_sizes: Sequence[tuple[int, int]] = ()) -> 
     Raises:
         MissingDependencyError: torch or litert-torch is not installed.
         InvalidOptionError: a size is no multiple of the net's coarsest stride.
-        ConversionError: litert-torch cannot convert the net.
+        ConversionError: litert-torch cannot convert the net, or the net has a deformable
+            convolution, which a TFLite file can hold for given input sizes only.
     """
     for width, height in input_sizes:
         if (
@@ -54,6 +55,8 @@ def to_tflite(net: DetectorNet, input_sizes: Sequence[tuple[int, int]] = ()) -> 
         raise missing_extra("litert-torch", "convert") from error
     from edgeface.nets.export import INPUT_NAME, ExportGraph, output_names
 
+    if not input_sizes:
+        _refuse_layers_of_one_size(net)
     graph = ExportGraph(net)
     names = output_names(net.anchors)
 
@@ -77,3 +80,16 @@ def to_tflite(net: DetectorNet, input_sizes: Sequence[tuple[int, int]] = ()) -> 
             "check the versions that the extra 'convert' pins"
         ) from error
     return content if input_sizes else make_resizable(content)
+
+
+def _refuse_layers_of_one_size(net: DetectorNet) -> None:
+    """Raise ConversionError where a TFLite graph would hold positions of one input size."""
+    from edgeface.nets.deformable import DeformableConv2d
+
+    for name, module in net.named_modules():
+        if isinstance(module, DeformableConv2d):
+            raise ConversionError(
+                f"expected layers that TFLite can run at any size, got the deformable convolution "
+                f"'{name}'; name the input sizes (--input-size 640x480), export to ONNX alone "
+                "(--target onnx), or train with the preset's option deformable=off"
+            )

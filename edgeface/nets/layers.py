@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import nn
+
+ConvBlock = Callable[..., nn.Sequential]
 
 
 def conv_bn(

@@ -9,11 +9,13 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from edgeface.errors import InvalidOptionError
 from edgeface.nets.backbones import Stage
 from edgeface.nets.layers import conv_bn
 
 LEAK = 0.1
 FINE_BLOCKS = 4
+STEMS = {"3x3": (3, 2), "7x7": (7, 4)}
 
 
 def depthwise_separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -30,16 +32,24 @@ class MobileNet025(nn.Module):
 
     Args:
         finest: stride of the finest feature map: 4 (32 channels) or 8.
+        stem: "3x3" of stride 2, as published, or "7x7" of stride 4, with which RetinaFace reduces
+            the picture at once (section 4.8); the next stride of 2 falls away.
+
+    Raises:
+        InvalidOptionError: another stem.
     """
 
-    def __init__(self, finest: int = 8) -> None:
+    def __init__(self, finest: int = 8, stem: str = "3x3") -> None:
         super().__init__()
+        if stem not in STEMS:
+            raise InvalidOptionError(f"expected a stem of {', '.join(STEMS)}, got '{stem}'")
+        kernel, stride = STEMS[stem]
         stages = (Stage(32, 4), Stage(64, 8), Stage(128, 16), Stage(256, 32))
         self.stages = tuple(stage for stage in stages if stage.stride >= finest)
         self.stage1 = nn.Sequential(
-            conv_bn(3, 8, stride=2, activation=nn.LeakyReLU(LEAK, inplace=True)),
+            conv_bn(3, 8, kernel, stride, activation=nn.LeakyReLU(LEAK, inplace=True)),
             depthwise_separable(8, 16),
-            depthwise_separable(16, 32, stride=2),
+            depthwise_separable(16, 32, stride=4 // stride),
             depthwise_separable(32, 32),
             depthwise_separable(32, 64, stride=2),
             depthwise_separable(64, 64),

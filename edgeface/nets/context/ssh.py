@@ -5,21 +5,27 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from edgeface.nets.layers import conv_bn
+from edgeface.nets.layers import ConvBlock, conv_bn
 
 
 class ContextModule(nn.Module):
-    """Three branches that see 3x3, 5x5 and 7x7 cells, built of 3x3 convolutions."""
+    """Three branches that see 3x3, 5x5 and 7x7 cells, built of 3x3 convolutions.
 
-    def __init__(self, width: int, leak: float) -> None:
+    Args:
+        width: channels.
+        leak: slope of the leaky ReLUs.
+        block: makes the convolutions; ``deformable_bn`` for RetinaFace's heavy variant.
+    """
+
+    def __init__(self, width: int, leak: float, block: ConvBlock = conv_bn) -> None:
         super().__init__()
         half, quarter = width // 2, width // 4
-        self.branch3 = conv_bn(width, half)
-        self.reduce = conv_bn(width, quarter, activation=nn.LeakyReLU(leak, inplace=True))
-        self.branch5 = conv_bn(quarter, quarter)
+        self.branch3 = block(width, half)
+        self.reduce = block(width, quarter, activation=nn.LeakyReLU(leak, inplace=True))
+        self.branch5 = block(quarter, quarter)
         self.branch7 = nn.Sequential(
-            conv_bn(quarter, quarter, activation=nn.LeakyReLU(leak, inplace=True)),
-            conv_bn(quarter, quarter),
+            block(quarter, quarter, activation=nn.LeakyReLU(leak, inplace=True)),
+            block(quarter, quarter),
         )
 
     def forward(self, level: torch.Tensor) -> torch.Tensor:

@@ -65,7 +65,7 @@ class LevelHead(nn.Module):
 
 
 class AnchorHead(nn.Module):
-    """One ``LevelHead`` per level; the paper shares one over P2-P6, light models do not."""
+    """One ``LevelHead`` per level, as the light models have it."""
 
     def __init__(self, width: int, levels: tuple[AnchorLevel, ...]) -> None:
         super().__init__()
@@ -74,6 +74,24 @@ class AnchorHead(nn.Module):
     def forward(self, pyramid: list[torch.Tensor]) -> list[LevelOutput]:
         """Map pyramid levels, finest first, to their outputs."""
         return [head(level) for head, level in zip(self.levels, pyramid, strict=True)]
+
+    def training_outputs(self, pyramid: list[torch.Tensor]) -> list[LevelOutput]:
+        """Return what ``forward`` returns: every output has a loss."""
+        outputs: list[LevelOutput] = self(pyramid)
+        return outputs
+
+
+class SharedAnchorHead(nn.Module):
+    """One ``LevelHead`` for all levels, as the paper has it (section 4.2)."""
+
+    def __init__(self, width: int, levels: tuple[AnchorLevel, ...]) -> None:
+        super().__init__()
+        [anchors_per_cell] = {level.per_cell for level in levels}
+        self.shared = LevelHead(width, anchors_per_cell)
+
+    def forward(self, pyramid: list[torch.Tensor]) -> list[LevelOutput]:
+        """Map pyramid levels, finest first, to their outputs."""
+        return [self.shared(level) for level in pyramid]
 
     def training_outputs(self, pyramid: list[torch.Tensor]) -> list[LevelOutput]:
         """Return what ``forward`` returns: every output has a loss."""

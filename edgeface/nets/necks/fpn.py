@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from edgeface.nets.backbones import Stage
-from edgeface.nets.layers import conv_bn
+from edgeface.nets.layers import ConvBlock, conv_bn
 
 
 class FeaturePyramid(nn.Module):
@@ -17,16 +17,32 @@ class FeaturePyramid(nn.Module):
 
     Inputs need sides that are multiples of the coarsest stride, as ``edgeface.preprocess`` pads
     them, so that every level is exactly twice the next.
+
+    Args:
+        stages: feature maps of the backbone, finest first.
+        width: channels of every level.
+        leak: slope of the leaky ReLUs.
+        smoothing: makes the 3x3 convolutions; ``deformable_bn`` for RetinaFace's heavy variant.
     """
 
-    def __init__(self, stages: Sequence[Stage], width: int, leak: float) -> None:
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        width: int,
+        leak: float,
+        smoothing: ConvBlock = conv_bn,
+    ) -> None:
         super().__init__()
 
-        def block(inputs: int, kernel: int) -> nn.Sequential:
-            return conv_bn(inputs, width, kernel, activation=nn.LeakyReLU(leak, inplace=True))
+        def activation() -> nn.Module:
+            return nn.LeakyReLU(leak, inplace=True)
 
-        self.lateral = nn.ModuleList(block(stage.channels, 1) for stage in stages)
-        self.smooth = nn.ModuleList(block(width, 3) for _ in stages[:-1])
+        self.lateral = nn.ModuleList(
+            conv_bn(stage.channels, width, 1, activation=activation()) for stage in stages
+        )
+        self.smooth = nn.ModuleList(
+            smoothing(width, width, activation=activation()) for _ in stages[:-1]
+        )
 
     def forward(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
         """Map feature maps, finest first, to levels of ``width`` channels of the same sizes."""
@@ -38,3 +54,27 @@ class FeaturePyramid(nn.Module):
             coarse = functional.interpolate(levels[0], scale_factor=2.0, mode="nearest")
             levels.insert(0, smooth(lateral + coarse))
         return levels
+
+
+class CoarserLevel(nn.Module):
+    """A neck with one level more: a 3x3 convolution of stride 2 on the backbone's coarsest map.
+
+    RetinaFace's P6, on C5 (section 4.2, retinaface.txt).
+
+    Args:
+        neck: makes the finer levels.
+        channels: channels of the coarsest map.
+        width: channels of every level.
+        leak: slope of the leaky ReLU.
+    """
+
+    def __init__(self, neck: nn.Module, channels: int, width: int, leak: float) -> None:
+        super().__init__()
+        self.finer = neck
+        self.coarser = conv_bn(
+            channels, width, stride=2, activation=nn.LeakyReLU(leak, inplace=True)
+        )
+
+    def forward(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Map feature maps, finest first, to the neck's levels and a coarser one."""
+        return [*self.finer(features), self.coarser(features[-1])]
