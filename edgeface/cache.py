@@ -34,7 +34,18 @@ def recall(kind: str, *key: object) -> bytes | None:
         digest, _, data = path.read_bytes().partition(b"\n")
     except OSError:
         return None
-    return data if digest == hashlib.sha256(data).hexdigest().encode() else None
+    if digest == hashlib.sha256(data).hexdigest().encode():
+        return data
+    forget(kind, *key)
+    return None
+
+
+def forget(kind: str, *key: object) -> None:
+    """Remove what ``remember`` kept under that key, if anything."""
+    path = _path(kind, key)
+    if path is not None:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def remember(kind: str, *key: object, data: bytes) -> None:

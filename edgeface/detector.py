@@ -7,6 +7,8 @@ import threading
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
@@ -14,17 +16,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.bundle import check_precision, load_bundle
-from edgeface.errors import EdgeFaceError, InferenceError, InvalidOptionError, NumericalError
+from edgeface.devicepicture import DevicePicture, device_picture, is_device_array
+from edgeface.errors import (
+    EdgeFaceError,
+    InferenceError,
+    InvalidImageError,
+    InvalidOptionError,
+    NumericalError,
+)
 from edgeface.faces import Faces
 from edgeface.hardware import host
 from edgeface.imageio import Picture, check_color, read_image
 from edgeface.postprocess import postprocess
-from edgeface.preprocess import check_input_size, letterbox, sufficient_size
-from edgeface.runtimes.base import Runtime
+from edgeface.preprocess import check_input_size, letterbox, place, sufficient_size
+from edgeface.runtimes.base import DeviceRuntime, Outputs, Runtime
 from edgeface.runtimes.base import backend as find_backend
 from edgeface.startup import Explanation, start
 from edgeface.stream import Stream, open_stream
-from edgeface.tiling import check_region, merge, regions, tile_size
+from edgeface.tiling import Pixels, check_region, merge, regions, tile_size
 from edgeface.video import VideoSource
 
 if TYPE_CHECKING:
@@ -120,7 +129,9 @@ class Detector:
 
         Args:
             image: path of a picture file, its bytes, a uint8 array (H, W), (H, W, 1), (H, W, 3) or
-                (H, W, 4), or a PIL picture; a list or tuple of such. It is never written to.
+                (H, W, 4), or a PIL picture; a list or tuple of such. It is never written to. With
+                "tensorrt" and "tensorrt-rtx" also such an array in the memory of the GPU, by
+                ``__cuda_array_interface__`` or DLPack: it is letterboxed there, without a copy.
             color: channel order of arrays: "bgr" or "rgb".
 
         Returns:
@@ -128,7 +139,8 @@ class Detector:
             of them for a list.
 
         Raises:
-            InvalidImageError: no picture that can be read.
+            InvalidImageError: no picture that can be read, or one in the memory of a GPU that the
+                backend does not run on.
             InvalidOptionError: unknown color.
             InferenceError: the backend failed, or the detector is closed.
         """
@@ -235,7 +247,9 @@ class Detector:
 
     def _detect(self, image: Picture, color: str) -> Faces:
         started = time.perf_counter()
-        picture = read_image(image, color)
+        picture = (
+            device_picture(image, color) if is_device_array(image) else read_image(image, color)
+        )
         read = time.perf_counter()
         if os.getpid() != self._process:
             raise InferenceError(
@@ -258,7 +272,7 @@ class Detector:
             max_faces=self._max_faces,
         )
 
-    def _look(self, picture: NDArray[np.uint8], profile: dict[str, float]) -> Faces:
+    def _look(self, picture: Pixels, profile: dict[str, float]) -> Faces:
         """Find all faces of a picture or a part of one, on the first backend that does."""
         while True:
             try:
@@ -266,23 +280,34 @@ class Detector:
             except InferenceError as error:
                 self._fall_back(error)
 
-    def _look_once(self, picture: NDArray[np.uint8], profile: dict[str, float]) -> Faces:
+    def _look_once(self, picture: Pixels, profile: dict[str, float]) -> Faces:
         """Find all faces of a picture or a part of one, and add to the profile."""
-        assert self._runtime is not None
+        runtime = self._runtime
+        assert runtime is not None
         started = time.perf_counter()
         height, width = picture.shape[:2]
-        frame, placed = letterbox(
-            picture,
-            sufficient_size(width, height, self._input_size, self._min_face),
-            stride=self.bundle.anchors.max_stride,
-            pad_value=self.bundle.pad_value,
-            allowed=self._allowed,
-            out=self._buffer,
-        )
-        if not np.may_share_memory(frame, picture):
-            self._buffer = frame
+        size = sufficient_size(width, height, self._input_size, self._min_face)
+        stride, pad_value = self.bundle.anchors.max_stride, self.bundle.pad_value
+        infer: Callable[[], Outputs]
+        if isinstance(picture, DevicePicture):
+            placed = place(width, height, size, stride, self._allowed)
+            frame_size = placed.network_width, placed.network_height
+            there = self._runtime_on_device(runtime)
+            infer = partial(there.infer_picture, picture, placed.content, frame_size, pad_value)
+        else:
+            frame, placed = letterbox(
+                picture,
+                size,
+                stride=stride,
+                pad_value=pad_value,
+                allowed=self._allowed,
+                out=self._buffer,
+            )
+            if not np.may_share_memory(frame, picture):
+                self._buffer = frame
+            infer = partial(runtime.infer, frame)
         preprocessed = time.perf_counter()
-        outputs = self._runtime.infer(frame)
+        outputs = infer()
         inferred = time.perf_counter()
         known = self.faults[NumericalError]
         faces = postprocess(
@@ -307,6 +332,15 @@ class Detector:
         profile["infer"] += (inferred - preprocessed) * 1e3
         profile["postprocess"] += (time.perf_counter() - inferred) * 1e3
         return faces
+
+    def _runtime_on_device(self, runtime: Runtime) -> DeviceRuntime:
+        if isinstance(runtime, DeviceRuntime):
+            return runtime
+        raise InvalidImageError(
+            "expected a picture in the memory of the CPU for the backend "
+            f"'{self._explanation.backend}', got one in that of a GPU; copy it "
+            "(tensor.cpu().numpy(), cupy.asnumpy(array)), or take the backend 'tensorrt'"
+        )
 
 
 def _check_fraction(name: str, value: float) -> float:

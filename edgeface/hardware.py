@@ -13,9 +13,9 @@ from pathlib import Path
 from edgeface.cores import CoreType, arm_name, read_core_types
 from edgeface.sysfiles import text
 
+_NVIDIA_VERSIONS = ("proc/driver/nvidia/version", "etc/nv_tegra_release")
 _NVIDIA_FILES = (
-    "proc/driver/nvidia/version",
-    "etc/nv_tegra_release",
+    *_NVIDIA_VERSIONS,
     "dev/nvidiactl",
     "dev/nvhost-gpu",
     "usr/lib/wsl/lib/libcuda.so.1",
@@ -121,6 +121,14 @@ def cpu_signature() -> str:
     """Return a key for caches of what depends on the CPU: architecture, name and features."""
     this = host()
     return " ".join((this.system, this.machine, this.cpu, *sorted(this.flags)))
+
+
+def nvidia_driver(root: Path = Path("/")) -> str:
+    """Return a key for caches of what depends on the NVIDIA driver; "" where there is none."""
+    here = [name for name in _NVIDIA_FILES if (root / name).exists()]
+    versions = [text(root / name).strip() for name in _NVIDIA_VERSIONS]
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+    return "\n".join([*here, *versions, f"GPUs shown: {shown}"]) if here else ""
 
 
 def usable_cores(root: Path = Path("/")) -> int:

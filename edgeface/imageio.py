@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeface.devicepicture import DeviceArray
 from edgeface.errors import InvalidImageError, InvalidOptionError
 from edgeface.imageheader import declared_size, is_cut
 
@@ -33,7 +34,7 @@ class PilPicture(Protocol):
         ...
 
 
-Picture: TypeAlias = str | os.PathLike[str] | bytes | NDArray[np.uint8] | PilPicture
+Picture: TypeAlias = str | os.PathLike[str] | bytes | NDArray[np.uint8] | PilPicture | DeviceArray
 COLORS = ("bgr", "rgb")
 MAX_PIXELS = 100_000_000
 PICTURES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
@@ -69,7 +70,7 @@ def read_image(
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _decode(bytes(source), f"{len(source)} bytes", max_pixels)
     if hasattr(source, "mode") and hasattr(source, "convert"):
-        return _from_pil(source)
+        return _from_pil(source)  # type: ignore[arg-type]
     raise InvalidImageError(
         "expected a path, bytes, a NumPy array or a PIL picture, got "
         f"{type(source).__name__}; convert it with numpy.asarray"

@@ -44,6 +44,11 @@ class Letterbox:
     network_width: int
     network_height: int
 
+    @property
+    def content(self) -> Size:
+        """(width, height) of the shrunk picture in the frame."""
+        return round(self.scale_x * self.width), round(self.scale_y * self.height)
+
 
 def check_input_size(input_size: object, stride: int, allowed: Sequence[Size] = ()) -> InputSize:
     """Return the input size in plain ints.
@@ -149,6 +154,16 @@ def network_size(
     return min(allowed, key=loss_then_area)
 
 
+def place(
+    width: int, height: int, input_size: InputSize, stride: int, allowed: Sequence[Size] = ()
+) -> Letterbox:
+    """Say where a picture of width x height lies in its frame; arguments as of ``network_size``."""
+    frame_width, frame_height = network_size(width, height, input_size, stride, allowed)
+    fit = content_size(width, height, input_size)
+    columns, rows = content_size(*fit, (frame_width, frame_height))
+    return Letterbox(columns / width, rows / height, width, height, frame_width, frame_height)
+
+
 def letterbox(
     image: NDArray[np.uint8],
     input_size: InputSize,
@@ -176,10 +191,9 @@ def letterbox(
         InvalidOptionError: see ``check_input_size``.
     """
     height, width = image.shape[:2]
-    frame_width, frame_height = network_size(width, height, input_size, stride, allowed)
-    fit = content_size(width, height, input_size)
-    columns, rows = content_size(*fit, (frame_width, frame_height))
-    placed = Letterbox(columns / width, rows / height, width, height, frame_width, frame_height)
+    placed = place(width, height, input_size, stride, allowed)
+    frame_width, frame_height = placed.network_width, placed.network_height
+    columns, rows = placed.content
     if (columns, rows) == (width, height) == (frame_width, frame_height):
         return np.ascontiguousarray(image)[None], placed
 

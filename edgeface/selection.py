@@ -14,11 +14,8 @@ from edgeface.errors import (
     ModelNotFoundError,
 )
 from edgeface.hardware import Host
-from edgeface.runtimes.base import BACKENDS
+from edgeface.runtimes.base import BACKENDS, CUDA_DEVICE
 from edgeface.runtimes.probe import Verdict
-
-# Fastest first; fp16 files save space on CPUs, not time, and GPUs lower fp32 by themselves.
-_AUTO_PRECISIONS = ("int8", "fp32", "fp16")
 
 
 @dataclass(frozen=True)
@@ -61,12 +58,13 @@ def rank(
     Raises:
         InvalidOptionError: unknown precision.
     """
-    precisions = _AUTO_PRECISIONS if check_precision(precision) == "auto" else (precision,)
+    check_precision(precision)
     ranked, last = [], []
-    for name, merit in _preference(host).items():
+    for name, merit in _preference(host, verdicts).items():
         if name not in verdicts:
             continue
         verdict = verdicts[name]
+        precisions = BACKENDS[name].precisions if precision == "auto" else (precision,)
         artifact = bundle.best(BACKENDS[name].formats, precisions)
         if not verdict.available:
             refusal = BackendUnavailableError if verdict.version else MissingDependencyError
@@ -83,20 +81,24 @@ def rank(
     return ranked + last
 
 
-def _preference(host: Host) -> dict[str, str]:
+def _preference(host: Host, verdicts: Mapping[str, Verdict]) -> dict[str, str]:
     """Every backend, best first, with what speaks for its place."""
     order = {}
     if host.nvidia:
         order["tensorrt"] = "an NVIDIA GPU is here"
+        order["tensorrt-rtx"] = "an NVIDIA GPU is here, and TensorRT proper goes first"
+        if "onnxruntime" in verdicts and verdicts["onnxruntime"].device == CUDA_DEVICE:
+            order["onnxruntime"] = "its CUDA provider runs on the NVIDIA GPU"
     if host.is_x86:
         order["openvino"] = "usually the fastest on x86 CPUs"
     if host.is_arm:
         order["tflite"] = "usually the fastest on ARM CPUs"
-    order["onnxruntime"] = "runs on any machine"
+    order.setdefault("onnxruntime", "runs on any machine")
     rest = {
         "openvino": "usually slower than the others on this CPU",
         "tflite": "usually slower than the others on this CPU",
         "tensorrt": "no NVIDIA driver was found",
+        "tensorrt-rtx": "no NVIDIA driver was found",
     }
     return order | {name: reason for name, reason in rest.items() if name not in order}
 

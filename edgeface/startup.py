@@ -120,6 +120,8 @@ def start(
             exact=precision != "auto",
             threads=threads,
             cache_key=f"{bundle.name}-{chosen.artifact.sha256}",
+            stride=bundle.anchors.max_stride,
+            long_side=input_size if isinstance(input_size, int) else None,
         )
         try:
             runtime = load(chosen.backend, data, options)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeface.devicepicture import DevicePicture
 from edgeface.errors import InvalidOptionError
 from edgeface.faces import Faces
 from edgeface.postprocess import nms
@@ -18,6 +19,8 @@ OVERLAP = 0.2
 # A box that comes so close to a tile's inner edge, in pixels, was cut by it.
 EDGE = 2.0
 
+Pixels: TypeAlias = NDArray[np.uint8] | DevicePicture
+
 
 class Region(NamedTuple):
     """A rectangle in pixels of the picture."""
@@ -27,7 +30,7 @@ class Region(NamedTuple):
     width: int
     height: int
 
-    def of(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def of(self, picture: Pixels) -> Pixels:
         """Return that part of the picture, a view of it."""
         return picture[self.y : self.y + self.height, self.x : self.x + self.width]
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeface.devicepicture import DevicePicture
 from edgeface.errors import (
     BackendUnavailableError,
     InferenceError,
@@ -23,6 +24,7 @@ from edgeface.errors import (
 
 INPUT = "image"
 OUTPUTS = ("logit", "delta", "landmark")
+CUDA_DEVICE = "CUDA"
 Outputs = Mapping[str, NDArray[np.float32]]
 
 
@@ -37,6 +39,9 @@ class RuntimeOptions:
             is fastest on the device (bf16 or fp16).
         threads: worker threads.
         cache_key: name of the model and its hash, for backends that cache compiled models.
+        stride: the model's coarsest stride, which divides both sides of every frame.
+        long_side: largest side of a frame in pixels, or None where it is not known.
+        quick: start fast rather than run fast: what probing wants.
     """
 
     input_size: tuple[int, int] | None
@@ -44,6 +49,9 @@ class RuntimeOptions:
     exact: bool
     threads: int
     cache_key: str
+    stride: int = 32
+    long_side: int | None = None
+    quick: bool = False
 
 
 class Runtime(Protocol):
@@ -73,6 +81,32 @@ class Runtime(Protocol):
         ...
 
 
+@runtime_checkable
+class DeviceRuntime(Runtime, Protocol):
+    """A runtime that takes pictures from the memory of its own GPU as well."""
+
+    def infer_picture(
+        self,
+        picture: DevicePicture,
+        content: tuple[int, int],
+        frame: tuple[int, int],
+        pad_value: tuple[int, int, int],
+    ) -> Outputs:
+        """Letterbox a picture on the GPU, as ``edgeface.preprocess.letterbox`` does, and run it.
+
+        Args:
+            picture: the picture.
+            content: (width, height) to which it is shrunk, at the top left.
+            frame: (width, height) of the network's frame.
+            pad_value: BGR value outside the picture.
+
+        Raises:
+            BackendUnavailableError: the GPU's letterbox cannot be compiled.
+            InferenceError: see ``infer``.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Backend:
     """A row in the table of backends.
@@ -84,6 +118,8 @@ class Backend:
         install: the command that installs the preferred one.
         formats: artifact formats that it loads, the one made for it first.
         note: what else a user should know before installing it.
+        precisions: what "auto" takes, the fastest first.
+        patience: seconds that probing may take.
     """
 
     name: str
@@ -92,6 +128,9 @@ class Backend:
     install: str
     formats: tuple[str, ...]
     note: str = ""
+    precisions: tuple[str, ...] = ("int8", "fp32", "fp16")
+    # A board that starts from an SD card needs tens of seconds to import a vendor's package.
+    patience: float = 60.0
 
     def installed_package(self) -> str | None:
         """Name of the vendor package that is installed, found without importing it."""
@@ -113,6 +152,10 @@ class Backend:
         return f"the package '{self.packages[0]}' is not installed; {remedy}"
 
 
+# TensorRT computes in the types of the file; the others lower fp32 by themselves where that is
+# faster, and take fp16 files to save space only.
+_STRONGLY_TYPED = ("int8", "fp16", "fp32")
+
 BACKENDS = {
     backend.name: backend
     for backend in (
@@ -122,7 +165,18 @@ BACKENDS = {
             ("tensorrt",),
             "pip install 'edgeface[tensorrt]'",
             ("tensorrt", "onnx"),
-            note="this release of edgeface finds TensorRT but builds no engines yet",
+            note="for NVIDIA GPUs; on a Jetson it comes with JetPack",
+            precisions=_STRONGLY_TYPED,
+            patience=180.0,
+        ),
+        Backend(
+            "tensorrt-rtx",
+            "edgeface.runtimes.tensorrt_rtx",
+            ("tensorrt_rtx",),
+            "pip install 'edgeface[tensorrt-rtx]'",
+            ("tensorrt", "onnx"),
+            note="for GeForce and RTX GPUs",
+            precisions=_STRONGLY_TYPED,
         ),
         Backend(
             "openvino",

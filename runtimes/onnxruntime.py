@@ -1,4 +1,7 @@
-"""ONNX Runtime on the CPU: the embedded default, there wherever edgeface is installed.
+"""ONNX Runtime: the embedded default, there wherever edgeface is installed.
+
+It runs on the CPU, or on an NVIDIA GPU where the installed build brings the CUDA provider and that
+loads. ONNX Runtime itself falls back to the CPU without a word, so the session is asked.
 
 From 1.29 on its Linux wheels report to their vendor unless ``ORT_DISABLE_TELEMETRY`` is set before
 the import. edgeface sets it, except where the user chose a value: pictures and models stay private.
@@ -8,13 +11,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import redirect_stdout
+from io import StringIO
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeface.hardware import host
 from edgeface.runtimes.base import (
+    CUDA_DEVICE,
     INPUT,
     Outputs,
     RuntimeOptions,
@@ -28,6 +35,7 @@ from edgeface.runtimes.base import (
 
 _NAME = "onnxruntime"
 _FATAL_ONLY = 4
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
 def probe() -> str:
@@ -49,11 +57,25 @@ def load(data: bytes, options: RuntimeOptions) -> OnnxRuntime:
     settings.inter_op_num_threads = 1
     settings.intra_op_num_threads = options.threads
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers = _providers(onnxruntime, options)
     try:
-        session = onnxruntime.InferenceSession(data, settings, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(data, settings, providers=providers)
     except Exception as error:
         raise rejected(_NAME, error) from error
-    return OnnxRuntime(session, onnxruntime.__version__, options)
+    device = CUDA_DEVICE if session.get_providers()[0] == _CUDA else "CPU"
+    if device == "CPU" and len(providers) > 1:
+        device = "CPU, for the CUDA provider did not load: its CUDA or cuDNN libraries are missing"
+    return OnnxRuntime(session, onnxruntime.__version__, device, options)
+
+
+def _providers(onnxruntime: ModuleType, options: RuntimeOptions) -> list[Any]:
+    """The CUDA provider where this build has it and a driver is here, then the CPU's."""
+    if not host().nvidia or _CUDA not in onnxruntime.get_available_providers():
+        return [_CPU]
+    if hasattr(onnxruntime, "preload_dlls"):
+        with redirect_stdout(StringIO()):
+            onnxruntime.preload_dlls()
+    return [(_CUDA, {"use_tf32": str(int(not options.exact))}), _CPU]
 
 
 def _import() -> ModuleType:
@@ -64,14 +86,14 @@ def _import() -> ModuleType:
 class OnnxRuntime:
     """A graph in an ``onnxruntime.InferenceSession``; frames of any size, several at once."""
 
-    def __init__(self, session: Any, version: str, options: RuntimeOptions) -> None:
+    def __init__(self, session: Any, version: str, device: str, options: RuntimeOptions) -> None:
         self._outputs = [node.name for node in session.get_outputs()]
         check_graph([node.name for node in session.get_inputs()], self._outputs)
         self._session: Any = session
         self._options = options
         self._facts = {
             "version": version,
-            "device": "CPU",
+            "device": device,
             "precision": "as stored",
             "threads": str(options.threads),
         }

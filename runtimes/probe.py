@@ -2,7 +2,7 @@
 
 A vendor wheel may hold instructions that the CPU lacks, or hang while it looks for devices. So a
 subprocess imports it and runs one frame through the model that ships; the verdict is kept on disk
-until the wheel, Python, edgeface or the CPU changes.
+until the wheel, Python, edgeface, the CPU or the NVIDIA driver changes.
 """
 
 from __future__ import annotations
@@ -21,11 +21,9 @@ import numpy as np
 from edgeface import __version__, cache
 from edgeface.bundle import load_bundle, shipped_models
 from edgeface.errors import EdgeFaceError
-from edgeface.hardware import cpu_signature
+from edgeface.hardware import cpu_signature, nvidia_driver
 from edgeface.runtimes.base import Backend, RuntimeOptions, backend, load
 
-# A board that starts from an SD card needs tens of seconds to import a vendor's package.
-PATIENCE = 60.0
 _MARK = "edgeface-verdict:"
 _CHILD = "import sys; from edgeface.runtimes import probe; probe.main(*sys.argv[1:])"
 _SMALL = (64, 64)
@@ -47,23 +45,25 @@ class Verdict:
         available: it imported and ran a frame.
         version: version of its library, where known.
         reason: why it is not available, with the remedy; "" where it is.
+        device: what it ran the frame on, where known.
     """
 
     name: str
     available: bool
     version: str | None
     reason: str
+    device: str = ""
 
 
 _verdicts: dict[tuple[object, ...], Verdict] = {}
 
 
-def probe(name: str, timeout: float = PATIENCE, *, refresh: bool = False) -> Verdict:
+def probe(name: str, timeout: float | None = None, *, refresh: bool = False) -> Verdict:
     """Return the verdict on a backend; a subprocess runs only where none is kept.
 
     Args:
         name: a backend of ``edgeface.runtimes.base.BACKENDS``.
-        timeout: seconds after which the backend counts as hanging.
+        timeout: seconds after which the backend counts as hanging; None: its own patience.
         refresh: probe again even if a verdict is kept.
 
     Raises:
@@ -74,10 +74,11 @@ def probe(name: str, timeout: float = PATIENCE, *, refresh: bool = False) -> Ver
     if package is None:
         return Verdict(name, False, None, wanted.missing())
     installed = _installed_version(package)
-    key = (name, package, installed, sys.version, __version__, cpu_signature())
+    place = (sys.version, __version__, cpu_signature(), nvidia_driver())
+    key = (name, package, installed, *place)
     kept = None if refresh else _verdicts.get(key) or _recall(key)
     if kept is None:
-        kept = _ask(wanted, installed, timeout)
+        kept = _ask(wanted, installed, wanted.patience if timeout is None else timeout)
         cache.remember("probe", *key, data=json.dumps(asdict(kept)).encode())
     _verdicts[key] = kept
     return kept
@@ -130,15 +131,16 @@ def _try(wanted: Backend) -> Verdict:
     found = None
     try:
         found = str(import_module(wanted.module).probe())
-        _run_shipped_model(wanted)
+        device = _run_shipped_model(wanted)
     except EdgeFaceError as error:
         return Verdict(wanted.name, False, found, str(error))
     except Exception as error:
         return Verdict(wanted.name, False, found, f"{wanted.name} failed its test run: {error!r}")
-    return Verdict(wanted.name, True, found, "")
+    return Verdict(wanted.name, True, found, "", device)
 
 
-def _run_shipped_model(wanted: Backend) -> None:
+def _run_shipped_model(wanted: Backend) -> str:
+    """Run one frame; return the device that ran it, where there is a model to run."""
     for bundle in map(load_bundle, shipped_models()):
         artifact = bundle.best(wanted.formats, ("fp32",))
         if artifact is None:
@@ -150,11 +152,15 @@ def _run_shipped_model(wanted: Backend) -> None:
             exact=False,
             threads=1,
             cache_key=artifact.sha256,
+            stride=bundle.anchors.max_stride,
+            quick=True,
         )
         runtime = load(wanted.name, bundle.open(artifact), options)
         runtime.infer(np.zeros((1, height, width, 3), np.uint8))
+        device = runtime.describe().get("device", "")
         runtime.close()
-        return
+        return device
+    return ""
 
 
 def _installed_version(package: str) -> str | None:

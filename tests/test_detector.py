@@ -105,6 +105,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
             "openvino": Verdict("openvino", True, "1", ""),
             "tflite": Verdict("tflite", False, None, absent),
             "tensorrt": Verdict("tensorrt", False, None, absent),
+            "tensorrt-rtx": Verdict("tensorrt-rtx", False, None, absent),
         }
     )
     monkeypatch.setattr(startup, "probe", fake.probe)
@@ -364,7 +365,8 @@ def test_explain(bench: Bench, model: Path) -> None:
     told = Detector(model=model, input_size=(320, 224), threads=3).explain()
     assert (told.model, told.backend, told.precision) == ("fake", "openvino", "fp32")
     assert (told.input_size, told.threads) == ((320, 224), 3)
-    assert [other.backend for other in told.others] == ["onnxruntime", "tflite", "tensorrt"]
+    others = ["onnxruntime", "tflite", "tensorrt", "tensorrt-rtx"]
+    assert [other.backend for other in told.others] == others
     text = str(told)
     for part in ("fake", "x86", "320x224", "1.2.3", "imagination", "could run", "pip install"):
         assert part in text

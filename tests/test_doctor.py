@@ -41,7 +41,8 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def verdicts(monkeypatch: pytest.MonkeyPatch) -> dict[str, Verdict]:
     """What probing says: all run but TensorRT, which is absent, and OpenVINO, which crashes."""
     found = {name: Verdict(name, True, "1.2.3", "") for name in BACKENDS}
-    found["tensorrt"] = Verdict("tensorrt", False, None, BACKENDS["tensorrt"].missing())
+    for name in ("tensorrt", "tensorrt-rtx"):
+        found[name] = Verdict(name, False, None, BACKENDS[name].missing())
     found["openvino"] = Verdict("openvino", False, "2026.1", DAMAGED)
 
     def probe(name: str, *, refresh: bool) -> Verdict:
@@ -69,15 +70,17 @@ def test_json_is_stable(
     assert set(found["machine"]["thermal"]) == {"celsius", "slowed", "governor"}
     assert found["healthy"] is True
     assert [one["name"] for one in found["backends"]] == list(BACKENDS)
-    assert found["backends"][1] == {
+    backends = {one["name"]: one for one in found["backends"]}
+    assert backends["openvino"] == {
         "name": "openvino",
         "available": False,
         "version": "2026.1",
         "reason": DAMAGED,
+        "device": "",
         "install": "pip install 'edgeface[openvino]'",
         "note": None,
     }
-    assert found["backends"][3]["install"] is None
+    assert backends["onnxruntime"]["install"] is None
     [model] = found["models"]
     assert list(model) == ["name", "problem", "artifacts", "auto"]
     assert [(one["file"], one["problem"]) for one in model["artifacts"]] == [
@@ -99,7 +102,7 @@ def test_the_table_says_what_runs_and_how_to_mend_the_rest(
         [line] = [line for line in lines if line.strip().startswith(start)]
         return " ".join(line.split())
 
-    assert "pip install 'edgeface[tensorrt]'" in row("tensorrt")
+    assert "pip install 'edgeface[tensorrt]'" in row("tensorrt ")
     assert row("openvino") == f"openvino - 2026.1 {DAMAGED}"
     assert row("onnxruntime") == "onnxruntime runs 1.2.3"
     assert row("onnx ") == "onnx fp32 intact"

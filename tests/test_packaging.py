@@ -50,6 +50,7 @@ def test_holds_the_bundles_and_no_data(installed: Path, wheel: Path) -> None:
     expected = {installed / "edgeface/py.typed"}
     expected |= {installed / f"edgeface/server/page.{kind}" for kind in ("html", "css", "js")}
     expected |= set(installed.glob("edgeface/models/*.md"))
+    expected.add(installed / "edgeface/runtimes/nvidia/letterbox.cu")
     for manifest in manifests:
         expected |= {manifest, manifest.with_name("MODEL_CARD.md")}
         artifacts = json.loads(manifest.read_text())["artifacts"]
@@ -82,7 +83,17 @@ def test_core_is_light_and_extras_are_named(metadata: email.message.Message) -> 
     }
     assert core == {"numpy", "opencv-python-headless", "onnxruntime"}
     extras = metadata.get_all("Provides-Extra", [])
-    for extra in ("openvino", "tflite", "tensorrt", "train", "convert", "samples", "dev", "all"):
+    for extra in (
+        "openvino",
+        "tflite",
+        "tensorrt",
+        "tensorrt-rtx",
+        "train",
+        "convert",
+        "samples",
+        "dev",
+        "all",
+    ):
         assert extra in extras
 
 

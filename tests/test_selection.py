@@ -14,7 +14,7 @@ from edgeface.errors import (
     ModelNotFoundError,
 )
 from edgeface.hardware import Host
-from edgeface.runtimes.base import BACKENDS
+from edgeface.runtimes.base import BACKENDS, CUDA_DEVICE
 from edgeface.runtimes.probe import Verdict
 from edgeface.selection import Candidate, rank
 
@@ -23,6 +23,8 @@ ARM = replace(X86, machine="aarch64")
 GPU = replace(X86, nvidia=True)
 OTHER = replace(X86, machine="riscv64")
 ALL = {name: Verdict(name, True, "1.0", "") for name in BACKENDS}
+NVIDIA = ("tensorrt", "tensorrt-rtx")
+ON_CUDA = {"onnxruntime": Verdict("onnxruntime", True, "1.0", "", CUDA_DEVICE)}
 ONNX = Artifact("onnx", "fp32", "a.onnx", "0")
 TFLITE = Artifact("tflite", "fp32", "a.tflite", "0")
 BUNDLE = Bundle("m", "m", Path(), AnchorSpec((AnchorLevel(32, (64.0,)),)), (ONNX, TFLITE))
@@ -40,12 +42,15 @@ def usable(candidates: list[Candidate]) -> list[str]:
 @pytest.mark.parametrize(
     ("host", "verdicts", "expected"),
     [
-        (X86, without("tensorrt"), ["openvino", "onnxruntime", "tflite"]),
-        (ARM, without("tensorrt"), ["tflite", "onnxruntime", "openvino"]),
-        (OTHER, without("tensorrt"), ["onnxruntime", "openvino", "tflite"]),
-        (GPU, ALL, ["tensorrt", "openvino", "onnxruntime", "tflite"]),
-        (X86, without("tensorrt", "openvino"), ["onnxruntime", "tflite"]),
-        (ARM, without("tensorrt", "tflite", "onnxruntime"), ["openvino"]),
+        (X86, without(*NVIDIA), ["openvino", "onnxruntime", "tflite"]),
+        (ARM, without(*NVIDIA), ["tflite", "onnxruntime", "openvino"]),
+        (OTHER, without(*NVIDIA), ["onnxruntime", "openvino", "tflite"]),
+        (GPU, ALL, ["tensorrt", "tensorrt-rtx", "openvino", "onnxruntime", "tflite"]),
+        (GPU, without("tensorrt"), ["tensorrt-rtx", "openvino", "onnxruntime", "tflite"]),
+        (GPU, without(*NVIDIA) | ON_CUDA, ["onnxruntime", "openvino", "tflite"]),
+        (GPU, ALL | ON_CUDA, [*NVIDIA, "onnxruntime", "openvino", "tflite"]),
+        (X86, without(*NVIDIA, "openvino"), ["onnxruntime", "tflite"]),
+        (ARM, without(*NVIDIA, "tflite", "onnxruntime"), ["openvino"]),
         (X86, without(*BACKENDS), []),
         (X86, {"tflite": ALL["tflite"]}, ["tflite"]),
     ],
@@ -73,6 +78,7 @@ def test_refusals() -> None:
         "openvino": BackendUnavailableError,
         "onnxruntime": ModelNotFoundError,
         "tensorrt": ModelNotFoundError,
+        "tensorrt-rtx": ModelNotFoundError,
         "tflite": InvalidOptionError,
     }
 
@@ -92,12 +98,21 @@ def test_auto_takes_the_fastest_precision_and_fp16_last() -> None:
     assert list(best.values()) == [int8, ONNX, half]
 
 
+def test_auto_takes_fp16_before_fp32_where_the_file_decides_what_runs() -> None:
+    half = replace(ONNX, precision="fp16")
+    ranked = rank(GPU, ALL, replace(BUNDLE, artifacts=(ONNX, half)))
+    artifacts = {candidate.backend: candidate.artifact for candidate in ranked}
+    assert artifacts["tensorrt"] == artifacts["tensorrt-rtx"] == half
+    assert artifacts["onnxruntime"] == artifacts["openvino"] == ONNX
+
+
 def test_a_backend_takes_the_artifact_made_for_it_but_the_fastest_precision_first() -> None:
     int8 = replace(ONNX, precision="int8")
     own = {kind: replace(int8, format=kind) for kind in ("openvino", "tensorrt")}
     bundle = replace(BUNDLE, artifacts=(ONNX, int8, *own.values()))
     ranked = {candidate.backend: candidate.artifact for candidate in rank(GPU, ALL, bundle)}
-    assert ranked == {**own, "onnxruntime": int8, "tflite": None}
+    rtx = {"tensorrt-rtx": own["tensorrt"]}
+    assert ranked == {**own, **rtx, "onnxruntime": int8, "tflite": None}
 
     bundle = replace(BUNDLE, artifacts=(int8, replace(own["openvino"], precision="fp32")))
     ranked = {candidate.backend: candidate.artifact for candidate in rank(X86, ALL, bundle)}

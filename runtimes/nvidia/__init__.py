@@ -1,0 +1,1 @@
+"""What the TensorRT backends share: CUDA, engines, their cache, their execution."""
