@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import nn
 
 ConvBlock = Callable[..., nn.Sequential]
@@ -39,10 +40,52 @@ def conv_bn(
     return nn.Sequential(*layers)
 
 
+def separable_bn(
+    inputs: int, outputs: int, kernel: int = 3, stride: int = 1, *, activation: nn.Module
+) -> nn.Sequential:
+    """Depthwise, then pointwise ``conv_bn``: the cheap form of one with an activation."""
+    return nn.Sequential(
+        *conv_bn(inputs, inputs, kernel, stride, groups=inputs),
+        *conv_bn(inputs, outputs, 1, activation=activation),
+    )
+
+
+def convolution(inputs: int, outputs: int, *, separable: bool) -> nn.Sequential:
+    """3x3 convolution with bias and without norm, or its depthwise-separable form."""
+    if not separable:
+        return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1))
+    return nn.Sequential(
+        nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False),
+        nn.Conv2d(inputs, outputs, 1),
+    )
+
+
+class FixedConvolution(nn.Conv2d):
+    """1x1 convolution with a matrix that is no weight: neither trained nor saved.
+
+    What mixes channels by a constant rule exports to every target in this form.
+
+    Args:
+        matrix: float (outputs, inputs).
+    """
+
+    def __init__(self, matrix: torch.Tensor) -> None:
+        outputs, inputs = matrix.shape
+        super().__init__(inputs, outputs, 1, bias=False)
+        del self.weight
+        self.register_buffer("weight", matrix[:, :, None, None].clone(), persistent=False)
+
+
 def init_xavier(module: nn.Module) -> None:
-    """Draw the weights of all convolutions of a module by Xavier's rule, with biases of 0."""
+    """Draw the weights of all convolutions of a module by Xavier's rule, with biases of 0.
+
+    Depthwise kernels are drawn by He's: Xavier's counts inputs that they do not have.
+    """
     for layer in module.modules():
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-            nn.init.xavier_uniform_(layer.weight)
+            if layer.groups > 1:
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
+            else:
+                nn.init.xavier_uniform_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
