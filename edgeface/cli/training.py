@@ -42,7 +42,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--recipe", metavar="NAME|FILE",
-        help="paper, short (ours at 320 px) or a JSON file (default: ours for this preset)",
+        help="paper, short (ours, small samples) or a JSON file (default: ours for this preset)",
     )  # fmt: skip
     parser.add_argument(
         "--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)"

@@ -95,11 +95,11 @@ PAPERS = {
 }
 
 
-def _light(system: str) -> Recipe:
+def _light(system: str, small: Phase) -> Recipe:
     """A paper's losses and matching, on the schedule that a CPU bears in hours."""
     return replace(
         PAPERS[system],
-        phases=(Phase(3900, 320, 32, (0.3, 1.0)), Phase(2800, 640, 8, (0.6, 1.4))),
+        phases=(small, Phase(2800, 640, 8, (0.6, 1.4))),
         learning_rate=3e-2,
         weight_decay=5e-4,
         warm_up=0.03,
@@ -110,9 +110,15 @@ def _light(system: str) -> Recipe:
     )
 
 
+# Samples are multiples of the coarsest stride, which is 128 in all but RetinaFace.
 LIGHT = {
-    "retinaface": replace(_light("retinaface"), matching=Matching(positive=0.35, negative=0.3)),
-    **{system: _light(system) for system in ("refineface", "isrn", "df2s2", "fanet")},
+    "retinaface": replace(
+        _light("retinaface", Phase(3900, 320, 32)), matching=Matching(positive=0.35, negative=0.3)
+    ),
+    **{
+        system: _light(system, Phase(3900, 384, 24))
+        for system in ("refineface", "isrn", "df2s2", "fanet")
+    },
 }
 
 SHIPPED = {
@@ -126,8 +132,8 @@ def choose_recipe(preset: str, name: str | None) -> Recipe:
     Args:
         preset: the net to train; a name or a specification with options.
         name: None for the one behind our weights, or our light one for the system; "paper" for
-            the paper's; "short" for the light one at 320 pixels throughout, for ablations; or the
-            path of a JSON file that ``Recipe.save`` wrote.
+            the paper's; "short" for the light one's first phase in half batches, for ablations;
+            or the path of a JSON file that ``Recipe.save`` wrote.
 
     Raises:
         InvalidOptionError: unknown preset.
@@ -139,7 +145,9 @@ def choose_recipe(preset: str, name: str | None) -> Recipe:
     elif name == PAPER:
         recipe = PAPERS[found.system]
     elif name == SHORT:
-        recipe = replace(LIGHT[found.system], phases=(Phase(4000, 320, 16, (0.3, 1.0)),))
+        recipe = LIGHT[found.system]
+        small = recipe.phases[0]
+        recipe = replace(recipe, phases=(replace(small, steps=4000, batch=small.batch // 2),))
     else:
         recipe = load_recipe(Path(name))
     return replace(recipe, preset=preset)
