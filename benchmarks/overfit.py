@@ -52,7 +52,11 @@ def choose_pictures(annotations: Sequence[Annotation]) -> list[Annotation]:
     for annotation in annotations:
         sides = (annotation.boxes[:, 2:] - annotation.boxes[:, :2]).max(1, initial=0)
         reach = max(annotation.boxes.max(initial=1), 1.0)
-        if 1 <= len(sides) <= 3 and not annotation.ignore.any() and sides.min() > LEAST_SHARE * reach:
+        if (
+            1 <= len(sides) <= 3
+            and not annotation.ignore.any()
+            and sides.min() > LEAST_SHARE * reach
+        ):
             chosen.setdefault(annotation.event, annotation)
     return list(chosen.values())[:PICTURES]
 
