@@ -106,6 +106,7 @@ def compile_kernel(cuda: Cuda, capability: tuple[int, int]) -> bytes:
     except (CudaError, RuntimeError, OSError) as error:
         raise BackendUnavailableError(
             f"expected NVRTC to compile the letterbox for pictures on the GPU, got: {error}; "
-            "install it with: pip install nvidia-cuda-nvrtc, or pass pictures in the CPU's memory"
+            "install that of your CUDA (pip install nvidia-cuda-nvrtc, or nvidia-cuda-nvrtc-cu12), "
+            "or pass pictures in the CPU's memory"
         ) from error
     return code

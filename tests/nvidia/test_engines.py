@@ -84,7 +84,7 @@ def test_rtx_builds_for_the_gpu_that_is_here(gpu: Any, model: bytes, options: Op
     load("tensorrt-rtx", model, options())
     config = gpu.tensorrt.state.builds[0]["config"]
     assert config.num_compute_capabilities == 1
-    assert config.target == gpu.tensorrt_rtx.ComputeCapability.CURRENT
+    assert config._target == gpu.tensorrt_rtx.ComputeCapability.CURRENT
 
 
 def test_timings_of_kernels_are_kept(gpu: Any, model: bytes, options: Options) -> None:

@@ -52,7 +52,6 @@ class IProgressMonitor:
 
 
 class NetworkDefinitionCreationFlag(IntEnum):
-    EXPLICIT_BATCH = 0
     STRONGLY_TYPED = 1
 
 
@@ -82,24 +81,24 @@ def _complain(logger: ILogger, message: str) -> None:
 class _Network:
     def __init__(self, flags: int) -> None:
         assert flags == 1 << NetworkDefinitionCreationFlag.STRONGLY_TYPED
-        self.model = b""
-        self.parser: Any = lambda: None
-        self.inputs: list[Any] = []
-        self.outputs: list[Any] = []
+        self._model = b""
+        self._parser: Any = lambda: None
+        self._inputs: list[Any] = []
+        self._outputs: list[Any] = []
 
     @property
     def num_inputs(self) -> int:
-        return len(self.inputs)
+        return len(self._inputs)
 
     @property
     def num_outputs(self) -> int:
-        return len(self.outputs)
+        return len(self._outputs)
 
     def get_input(self, index: int) -> Any:
-        return self.inputs[index]
+        return self._inputs[index]
 
     def get_output(self, index: int) -> Any:
-        return self.outputs[index]
+        return self._outputs[index]
 
 
 class _ParserError:
@@ -119,7 +118,7 @@ class _ParserError:
 class OnnxParser:
     def __init__(self, network: _Network, logger: ILogger) -> None:
         self._network, self._errors = network, list[_ParserError]()
-        network.parser = weakref.ref(self)
+        network._parser = weakref.ref(self)
 
     @property
     def num_errors(self) -> int:
@@ -139,28 +138,28 @@ class OnnxParser:
         except Exception as error:
             self._errors.append(_ParserError(f"cannot deserialize: {error}"))
             return False
-        self._network.model = model
-        self._network.inputs = session.get_inputs()
-        self._network.outputs = session.get_outputs()
+        self._network._model = model
+        self._network._inputs = session.get_inputs()
+        self._network._outputs = session.get_outputs()
         return True
 
 
 class _Profile:
     def __init__(self) -> None:
-        self.shapes: dict[str, Any] = {}
+        self._shapes: dict[str, Any] = {}
 
     def set_shape(self, name: str, smallest: Any, usual: Any, largest: Any) -> None:
         ordered = zip(smallest, usual, largest, strict=True)
         assert all(low <= middle <= high for low, middle, high in ordered)
-        self.shapes[name] = [list(smallest), list(usual), list(largest)]
+        self._shapes[name] = [list(smallest), list(usual), list(largest)]
 
 
 class _TimingCache:
     def __init__(self, kept: bytes) -> None:
-        self.kept = kept
+        self._kept = kept
 
     def serialize(self) -> memoryview:
-        return memoryview(self.kept + b"t")
+        return memoryview(self._kept + b"t")
 
 
 class _Config:
@@ -168,25 +167,25 @@ class _Config:
         self.flags = {BuilderFlag.TF32}
         self.builder_optimization_level = 3
         self.progress_monitor: Any = None
-        self.profiles: list[_Profile] = []
-        self.timing: _TimingCache | None = None
+        self._profiles: list[_Profile] = []
+        self._timing: _TimingCache | None = None
 
     def clear_flag(self, flag: BuilderFlag) -> None:
         self.flags.discard(flag)
 
     def add_optimization_profile(self, profile: _Profile) -> int:
-        self.profiles.append(profile)
-        return len(self.profiles) - 1
+        self._profiles.append(profile)
+        return len(self._profiles) - 1
 
     def create_timing_cache(self, kept: bytes) -> _TimingCache:
         return _TimingCache(kept)
 
     def set_timing_cache(self, cache: _TimingCache, ignore_mismatch: bool) -> bool:
-        self.timing = cache
+        self._timing = cache
         return True
 
     def get_timing_cache(self) -> _TimingCache | None:
-        return self.timing
+        return self._timing
 
 
 class Builder:
@@ -204,13 +203,13 @@ class Builder:
         return _Profile()
 
     def build_serialized_network(self, network: _Network, config: Any) -> memoryview | None:
-        assert network.parser() is not None, "the parser owns the weights until the build is over"
+        assert network._parser() is not None, "the parser owns the weights until the build is over"
         state.builds.append(
             {
                 "tf32": BuilderFlag.TF32 in config.flags,
                 "level": config.builder_optimization_level,
-                "shapes": config.profiles[0].shapes,
-                "timings": config.timing and config.timing.kept,
+                "shapes": config._profiles[0]._shapes,
+                "timings": config._timing and config._timing._kept,
                 "config": config,
             }
         )
@@ -229,9 +228,9 @@ class Builder:
         facts = {
             "version": __version__,
             "gpu": cuda.world.name.decode(),
-            "shapes": config.profiles[0].shapes,
+            "shapes": config._profiles[0]._shapes,
         }
-        return memoryview(_MARK + json.dumps(facts).encode() + b"\n" + network.model)
+        return memoryview(_MARK + json.dumps(facts).encode() + b"\n" + network._model)
 
 
 class Runtime:

@@ -33,27 +33,25 @@ class CudaGraphStrategy(IntEnum):
 
 class IRuntimeCache:
     def __init__(self) -> None:
-        self.kernels = b"kernels"
-        self.given = b""
+        self._kernels = b"kernels"
 
     def serialize(self) -> memoryview:
-        return memoryview(self.kernels)
+        return memoryview(self._kernels)
 
     def deserialize(self, kept: bytes) -> bool:
-        self.given = kept
         saved.append(kept)
         return True
 
 
 class _RuntimeConfig:
     cuda_graph_strategy = CudaGraphStrategy.DISABLED
-    cache: IRuntimeCache | None = None
+    _cache: IRuntimeCache | None = None
 
     def create_runtime_cache(self) -> IRuntimeCache:
         return IRuntimeCache()
 
     def set_runtime_cache(self, cache: IRuntimeCache) -> bool:
-        self.cache = cache
+        self._cache = cache
         return True
 
 
@@ -63,17 +61,17 @@ class ICudaEngine(tensorrt.ICudaEngine):
 
     def create_execution_context(self, config: Any = None) -> Any:
         assert config.cuda_graph_strategy == CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        assert config.cache is not None
+        assert config._cache is not None
         return super().create_execution_context()
 
 
 class _Config(tensorrt._Config):
     num_compute_capabilities = 0
-    target: ComputeCapability | None = None
+    _target: ComputeCapability | None = None
 
     def set_compute_capability(self, target: ComputeCapability, index: int) -> bool:
         assert index < self.num_compute_capabilities
-        self.target = target
+        self._target = target
         return True
 
     def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
