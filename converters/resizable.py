@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from edgeface.errors import ConversionError, missing_extra
+from edgeface.converters.flatbuffer import read_model, schema, write_model
+from edgeface.errors import ConversionError
 
-FILE_IDENTIFIER = b"TFL3"
 UPSAMPLING = 2
 CHANNEL_AXIS = 3
 LAST_DEPRECATED_CODE = 127
@@ -33,16 +33,9 @@ def make_resizable(content: bytes) -> bytes:
         MissingDependencyError: ai-edge-litert is not installed.
         ConversionError: the graph names sizes in other ways.
     """
-    try:
-        import flatbuffers
-        from ai_edge_litert import schema_py_generated as schema
-    except ImportError as error:
-        raise missing_extra("ai-edge-litert", "convert") from error
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
-    _Rewriter(schema, model).run()
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), file_identifier=FILE_IDENTIFIER)
-    return bytes(builder.Output())
+    model = read_model(content)
+    _Rewriter(schema(), model).run()
+    return write_model(model)
 
 
 class _Rewriter:

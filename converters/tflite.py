@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from edgeface.converters.flatbuffer import name_layers
 from edgeface.converters.quiet import quiet
 from edgeface.converters.resizable import make_resizable
 from edgeface.errors import ConversionError, InvalidOptionError, missing_extra
@@ -79,6 +80,7 @@ def to_tflite(net: DetectorNet, input_sizes: Sequence[tuple[int, int]] = ()) -> 
             f"expected preset '{net.preset}' to convert to TFLite, got {error}; "
             "check the versions that the extra 'convert' pins"
         ) from error
+    content = name_layers(content, _layers(net))
     return content if input_sizes else make_resizable(content)
 
 
@@ -93,3 +95,20 @@ def _refuse_layers_of_one_size(net: DetectorNet) -> None:
                 f"'{name}'; name the input sizes (--input-size 640x480), export to ONNX alone "
                 "(--target onnx), or train with the preset's option deformable=off"
             )
+
+
+def _layers(net: DetectorNet) -> list[str]:
+    """Names of the layers with kernels, in the order in which they run."""
+    import torch
+    from torch import nn
+
+    from edgeface.nets.export import ExportGraph
+
+    graph, names = ExportGraph(net), list[str]()
+    for name, module in graph.net.named_modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            module.register_forward_hook(lambda *_, name=name: names.append(name))
+    with torch.inference_mode():
+        side = 2 * net.anchors.max_stride
+        graph(torch.zeros(1, side, side, 3, dtype=torch.uint8))
+    return names

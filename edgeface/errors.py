@@ -78,6 +78,10 @@ class AccuracyError(EdgeFaceError, RuntimeError):
         self.figures = figures or {}
 
 
+class CalibrationError(EdgeFaceError, RuntimeError):
+    """A calibration set cannot be made or used, or a graph cannot be quantised."""
+
+
 def missing_extra(package: str, extra: str) -> MissingDependencyError:
     """Build the error for a package that one of edgeface's extras would install."""
     return MissingDependencyError(

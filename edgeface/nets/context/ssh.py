@@ -32,4 +32,5 @@ class ContextModule(nn.Module):
         """Map (N, width, H, W) to the same shape."""
         reduced = self.reduce(level)
         branches = [self.branch3(level), self.branch5(reduced), self.branch7(reduced)]
-        return torch.relu(torch.cat(branches, dim=1))
+        # Before the concatenation, where runtimes fuse it into the convolutions.
+        return torch.cat([torch.relu(branch) for branch in branches], dim=1)
