@@ -148,7 +148,7 @@ def _float_tensors(source: bytes, layers: Sequence[str]) -> list[str]:
     found = []
     for graph in model.subgraphs:
         users: dict[int, list[int]] = {}
-        kept = set()
+        kept: set[int] = set()
         for number, operator in enumerate(graph.operators):
             for index in operator.inputs:
                 users.setdefault(index, []).append(number)
