@@ -69,3 +69,19 @@ class MobileNet025(nn.Module):
         fine = self.stage1[FINE_BLOCKS:](finest)
         middle = self.stage2(fine)
         return [finest, fine, middle, self.stage3(middle)][-len(self.stages) :]
+
+
+class FineMobileNet025(MobileNet025):
+    """MobileNet-0.25 with the stem of ISRN's New-ResNet-18, whose first layer keeps the size.
+
+    As the rest of the net, it has a quarter of the channels (4, 4 and 8 for 16, 16 and 32) and
+    depthwise-separable blocks where a ResNet has residual ones.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(finest=4)
+        self.stage1[0] = nn.Sequential(
+            conv_bn(3, 4, activation=nn.LeakyReLU(LEAK, inplace=True)),
+            depthwise_separable(4, 4),
+            depthwise_separable(4, 8, stride=2),
+        )

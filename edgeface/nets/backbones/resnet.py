@@ -61,3 +61,22 @@ class ResNet18(nn.Module):
         fine = self.layer2(finest)
         middle = self.layer3(fine)
         return [finest, fine, middle, self.layer4(middle)][-len(self.stages) :]
+
+
+class NewResNet18(ResNet18):
+    """ISRN's New-ResNet-18 (section 3.2 and figure 2, isrn.txt), whose first layer keeps the size.
+
+    A 3x3 convolution of stride 1 to 16 channels stands for the 7x7 of stride 2, so that tiny faces
+    lose nothing; then a residual block of 16 channels, and one of 32 that halves the size. The text
+    names no kernel for the first convolution; 3x3 is Root-ResNet's, which it builds on.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(finest=4)
+        self.stem = nn.Sequential(
+            *conv_bn(3, 16, activation=nn.ReLU(inplace=True)),
+            BasicBlock(16, 16, 1),
+            BasicBlock(16, 32, 2),
+            nn.MaxPool2d(3, 2, 1),
+        )
+        self.layer1 = layer(32, 64, 1)

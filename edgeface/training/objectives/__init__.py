@@ -16,6 +16,7 @@ from edgeface.training.objectives.base import (
 )
 from edgeface.training.objectives.df2s2 import DF2S2Objective
 from edgeface.training.objectives.fanet import FANetObjective
+from edgeface.training.objectives.isrn import ISRNObjective
 from edgeface.training.objectives.refineface import RefineFaceObjective
 from edgeface.training.objectives.retinaface import RetinaFaceObjective
 from edgeface.training.recipe import Recipe
@@ -33,6 +34,7 @@ __all__ = [
 OBJECTIVES: dict[str, type[Objective]] = {
     "retinaface": RetinaFaceObjective,
     "refineface": RefineFaceObjective,
+    "isrn": ISRNObjective,
     "df2s2": DF2S2Objective,
     "fanet": FANetObjective,
 }
