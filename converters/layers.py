@@ -1,8 +1,8 @@
 """What every convolution gives, in torch and in exported files, under the module's own name.
 
 ONNX and OpenVINO files name their weights after torch's modules. TFLite files do not: there the
-n-th convolution is the n-th that torch runs. A module that runs on several levels appears once per
-level, with the size of its map.
+n-th convolution is the n-th that torch runs, not counting those that interpolate. A module that
+runs on several levels appears once per level, with the size of its map.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeface.converters.resizable import INTERPOLATION
 from edgeface.errors import ConversionError
 from edgeface.runtimes import onnxruntime, openvino
 from edgeface.runtimes.base import INPUT
@@ -149,18 +150,26 @@ def tflite_layers(
     interpreter.invoke()
     graph = schema.ModelT.InitFromPackedBuf(content, 0).subgraphs[0]
     details = {detail["index"]: detail for detail in interpreter.get_tensor_details()}
-    convolutions = [
-        (operator, graph.operators[position].builtinOptions)
-        for position, operator in enumerate(interpreter._get_ops_details())
-        if operator["op_name"] in TFLITE_CONVOLUTIONS
-    ]
+    operators = interpreter._get_ops_details()
+    upsampled = {
+        operator["inputs"][0]: operator["outputs"][0]
+        for operator in operators
+        if operator["op_name"] == "DEPTH_TO_SPACE"
+    }
+    convolutions = []
+    for position, operator in enumerate(operators):
+        if operator["op_name"] not in TFLITE_CONVOLUTIONS:
+            continue
+        output = operator["outputs"][0]
+        if not details[output]["name"].encode().endswith(INTERPOLATION):
+            options = graph.operators[position].builtinOptions
+            convolutions.append((int(upsampled.get(output, output)), options))
     if len(convolutions) != len(names):
         raise ConversionError(
             f"expected {len(names)} convolutions as in torch, got {len(convolutions)} in the file"
         )
     maps, clipped = {}, set()
-    for name, (operator, options) in zip(names, convolutions, strict=True):
-        output = int(operator["outputs"][0])
+    for name, (output, options) in zip(names, convolutions, strict=True):
         values = _dequantised(interpreter.get_tensor(output), details[output])
         maps[name] = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
         if options.fusedActivationFunction == schema.ActivationFunctionType.RELU:

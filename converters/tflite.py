@@ -26,8 +26,8 @@ def to_tflite(net: DetectorNet, input_sizes: Sequence[tuple[int, int]] = ()) -> 
         net: a trained net; it is not changed.
         input_sizes: (width, height) pairs for a static file, as NPU and GPU delegates want it, with
             one signature ``size_{width}x{height}`` each over shared weights. Empty: one signature
-            ``serving_default`` of 640 x 480 that the interpreter can resize to any multiples of
-            the net's coarsest stride.
+            ``serving_default`` of 640 x 480, or what its stride makes of that, that the
+            interpreter can resize to any multiples of the net's coarsest stride.
 
     Returns:
         Content of the ``.tflite`` file.
@@ -65,11 +65,13 @@ def to_tflite(net: DetectorNet, input_sizes: Sequence[tuple[int, int]] = ()) -> 
         def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
             return dict(zip(names, graph(image), strict=True))
 
+    stride = net.anchors.max_stride
+    traced = tuple(-(-side // stride) * stride for side in TRACED_SIZE)
     signatures = {f"size_{width}x{height}": (width, height) for width, height in input_sizes}
     converter = litert_torch
     try:
         with quiet():
-            for name, (width, height) in (signatures or {SIGNATURE: TRACED_SIZE}).items():
+            for name, (width, height) in (signatures or {SIGNATURE: traced}).items():
                 sample = torch.zeros(1, height, width, 3, dtype=torch.uint8)
                 converter = converter.signature(
                     name, NamedOutputs().eval(), sample_kwargs={INPUT_NAME: sample}

@@ -55,9 +55,8 @@ class LevelHead(nn.Module):
     def fold_softmax(self) -> None:
         """Replace the two class channels of each anchor by their difference: the face's logit."""
         old = self.classes
-        new = nn.Conv2d(
-            old.in_channels, self.anchors_per_cell, old.kernel_size, padding=old.padding
-        )
+        kernel = old.kernel_size[0]
+        new = nn.Conv2d(old.in_channels, self.anchors_per_cell, kernel, padding=kernel // 2)
         new.weight.copy_(old.weight[1::2] - old.weight[0::2])
         if old.bias is not None and new.bias is not None:
             new.bias.copy_(old.bias[1::2] - old.bias[0::2])

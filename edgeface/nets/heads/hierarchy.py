@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -14,32 +14,42 @@ from edgeface.nets.layers import init_xavier
 KERNEL = 3
 
 
-def level_heads(channels: Sequence[int], levels: Sequence[AnchorLevel]) -> nn.ModuleList:
-    """SSD's 3x3 prediction layers for some levels, each with its own channels."""
-    heads = nn.ModuleList(
-        LevelHead(width, level.per_cell, KERNEL)
-        for width, level in zip(channels, levels, strict=True)
-    )
-    init_xavier(heads)
-    return heads
+class LevelHeads(nn.ModuleList):
+    """SSD's 3x3 prediction layers of a hierarchy's finest levels.
+
+    Args:
+        channels: of the levels, finest first.
+        levels: their anchors; as many levels get a head as both lists have.
+    """
+
+    def __init__(self, channels: Iterable[int], levels: Iterable[AnchorLevel]) -> None:
+        super().__init__(
+            LevelHead(width, level.per_cell, KERNEL)
+            for width, level in zip(channels, levels, strict=False)
+        )
+        init_xavier(self)
+
+    def forward(self, levels: list[torch.Tensor]) -> list[LevelOutput]:
+        """Map pyramid levels, finest first, to the outputs of those that have a head."""
+        return [head(level) for head, level in zip(self, levels, strict=False)]
 
 
 class HierarchyHead(nn.Module):
-    """One ``LevelHead`` per level of the last hierarchy; the others are not looked at.
+    """Predictions from the last hierarchy; the others are not looked at.
 
     The paper predicts no landmarks: that branch is ours, since edgeface promises five landmarks
     of every model.
     """
 
-    def __init__(self, channels: Sequence[int], levels: Sequence[AnchorLevel]) -> None:
+    def __init__(self, channels: Iterable[int], levels: Iterable[AnchorLevel]) -> None:
         super().__init__()
-        self.levels = level_heads(channels, levels)
+        self.levels = LevelHeads(channels, levels)
 
     def forward(self, hierarchies: list[list[torch.Tensor]]) -> list[LevelOutput]:
         """Map hierarchies of pyramid levels to the outputs of the last one, finest level first."""
-        return [head(level) for head, level in zip(self.levels, hierarchies[-1], strict=True)]
+        outputs: list[LevelOutput] = self.levels(hierarchies[-1])
+        return outputs
 
     def training_outputs(self, hierarchies: list[list[torch.Tensor]]) -> list[LevelOutput]:
         """Return what ``forward`` returns; earlier hierarchies have heads in the objective."""
-        outputs: list[LevelOutput] = self(hierarchies)
-        return outputs
+        return self.forward(hierarchies)

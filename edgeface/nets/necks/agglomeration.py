@@ -55,6 +55,15 @@ class AgglomerationBlock(nn.Module):
         return smoothed
 
 
+class Agglomeration(nn.ModuleList):
+    """The A-blocks that make one hierarchy of another, finest level first."""
+
+    def forward(self, levels: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Map pyramid levels to those of the next hierarchy; coarser ones stay as they are."""
+        agglomerated = [block(levels[level], levels[level + 1]) for level, block in enumerate(self)]
+        return agglomerated + levels[len(self) :]
+
+
 class AgglomerationPyramid(nn.Module):
     """Six levels in a hierarchy of pyramids, each agglomerated from the one before (equation 2).
 
@@ -93,7 +102,7 @@ class AgglomerationPyramid(nn.Module):
         for count in self.changed:
             before = self.channels[-1]
             self.hierarchies.append(
-                nn.ModuleList(
+                Agglomeration(
                     AgglomerationBlock(before[level], before[level + 1], width, context)
                     for level in range(count)
                 )
@@ -107,11 +116,6 @@ class AgglomerationPyramid(nn.Module):
         for coarser in self.coarser:
             levels.append(coarser(levels[-1]))
         hierarchies = [levels]
-        for blocks in self.hierarchies:
-            before = hierarchies[-1]
-            agglomerated = [
-                block(before[level], before[level + 1])
-                for level, block in enumerate(blocks)  # type: ignore[arg-type]
-            ]
-            hierarchies.append(agglomerated + before[len(agglomerated) :])
+        for agglomeration in self.hierarchies:
+            hierarchies.append(agglomeration(hierarchies[-1]))
         return hierarchies

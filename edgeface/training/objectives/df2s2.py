@@ -80,9 +80,10 @@ def detection_loss(outputs: list[LevelOutput], targets: BatchTargets, recipe: Re
     deltas = torch.cat([level.deltas for level in outputs], 1).flatten(0, 1)
     landmarks = torch.cat([level.landmarks for level in outputs], 1).flatten(0, 1)
 
-    faces = (targets.labels == POSITIVE).split(sizes, 1)
+    faces = torch.split(targets.labels == POSITIVE, sizes, 1)
     counts = mean_count(torch.stack([level.sum() for level in faces]), logits)
-    class_losses = classification_losses(logits, targets.labels, recipe).split(sizes, 1)
+    losses = classification_losses(logits, targets.labels, recipe)
+    class_losses = torch.split(losses, sizes, 1)
     class_loss = (torch.stack([level.sum() for level in class_losses]) / counts).sum()
 
     box_losses = functional.smooth_l1_loss(

@@ -10,7 +10,7 @@ from torch import nn
 
 from edgeface.nets.detector import DetectorNet
 from edgeface.nets.heads.anchor import LevelOutput
-from edgeface.nets.heads.hierarchy import level_heads
+from edgeface.nets.heads.hierarchy import LevelHeads
 from edgeface.nets.necks.agglomeration import AgglomerationPyramid
 from edgeface.training.objectives.base import BatchTargets, Losses, Objective
 from edgeface.training.objectives.retinaface import multitask_loss
@@ -36,7 +36,7 @@ class FANetObjective(Objective):
             neck, levels = net.neck, net.anchors.levels
             assert isinstance(neck, AgglomerationPyramid)
             self.earlier.extend(
-                level_heads(channels[:changed], levels[:changed])
+                LevelHeads(channels[:changed], levels)
                 for channels, changed in zip(neck.channels[:-1], neck.changed, strict=True)
             )
 
@@ -59,7 +59,7 @@ class FANetObjective(Objective):
         for heads, maps in zip(
             reversed(list(self.earlier)), reversed(hierarchies[: len(self.earlier)]), strict=True
         ):
-            own = [head(level) for head, level in zip(heads, maps, strict=False)]  # type: ignore[arg-type]
+            own = heads(maps)
             outputs.insert(0, own + outputs[0][len(own) :])
         return outputs[:-1]
 
