@@ -64,7 +64,7 @@ def rank(
         if name not in verdicts:
             continue
         verdict = verdicts[name]
-        precisions = BACKENDS[name].precisions if precision == "auto" else (precision,)
+        precisions = _precisions(verdict) if precision == "auto" else (precision,)
         artifact = bundle.best(BACKENDS[name].formats, precisions)
         if not verdict.available:
             refusal = BackendUnavailableError if verdict.version else MissingDependencyError
@@ -79,6 +79,12 @@ def rank(
         else:
             ranked.append(Candidate(name, artifact, merit))
     return ranked + last
+
+
+def _precisions(verdict: Verdict) -> tuple[str, ...]:
+    """What "auto" takes, the fastest first: on a legacy package int8 is the slowest."""
+    order = BACKENDS[verdict.name].precisions
+    return tuple(sorted(order, key="int8".__eq__)) if verdict.legacy else order
 
 
 def _preference(host: Host, verdicts: Mapping[str, Verdict]) -> dict[str, str]:

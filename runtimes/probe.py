@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 
 from edgeface import __version__, cache
-from edgeface.bundle import load_bundle, shipped_models
+from edgeface.bundle import Artifact, Bundle, load_bundle, shipped_models
 from edgeface.errors import EdgeFaceError
 from edgeface.hardware import cpu_signature, nvidia_driver
 from edgeface.runtimes.base import Backend, RuntimeOptions, backend, load
@@ -46,6 +46,7 @@ class Verdict:
         version: version of its library, where known.
         reason: why it is not available, with the remedy; "" where it is.
         device: what it ran the frame on, where known.
+        legacy: it runs on a package that has a successor, and int8 is slow there.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Verdict:
     version: str | None
     reason: str
     device: str = ""
+    legacy: bool = False
 
 
 _verdicts: dict[tuple[object, ...], Verdict] = {}
@@ -136,31 +138,41 @@ def _try(wanted: Backend) -> Verdict:
         return Verdict(wanted.name, False, found, str(error))
     except Exception as error:
         return Verdict(wanted.name, False, found, f"{wanted.name} failed its test run: {error!r}")
-    return Verdict(wanted.name, True, found, "", device)
+    return Verdict(wanted.name, True, found, "", device, wanted.legacy() is not None)
 
 
 def _run_shipped_model(wanted: Backend) -> str:
-    """Run one frame; return the device that ran it, where there is a model to run."""
+    """Run one frame; return the device that ran it, where there is a model to run.
+
+    int8 is tried beside fp32, because it takes other instructions of the CPU.
+    """
+    device = ""
     for bundle in map(load_bundle, shipped_models()):
-        artifact = bundle.best(wanted.formats, ("fp32",))
-        if artifact is None:
-            continue
-        width, height = min(artifact.input_sizes, default=_SMALL)
-        options = RuntimeOptions(
-            input_size=(width, height),
-            input_sizes=artifact.input_sizes,
-            exact=False,
-            threads=1,
-            cache_key=artifact.sha256,
-            stride=bundle.anchors.max_stride,
-            quick=True,
-        )
-        runtime = load(wanted.name, bundle.open(artifact), options)
-        runtime.infer(np.zeros((1, height, width, 3), np.uint8))
-        device = runtime.describe().get("device", "")
-        runtime.close()
-        return device
-    return ""
+        for precision in ("fp32", "int8"):
+            artifact = bundle.best(wanted.formats, (precision,))
+            if artifact is not None:
+                device = _run(wanted, bundle, artifact)
+        if device:
+            break
+    return device
+
+
+def _run(wanted: Backend, bundle: Bundle, artifact: Artifact) -> str:
+    width, height = min(artifact.input_sizes, default=_SMALL)
+    options = RuntimeOptions(
+        input_size=(width, height),
+        input_sizes=artifact.input_sizes,
+        exact=False,
+        threads=1,
+        cache_key=artifact.sha256,
+        stride=bundle.anchors.max_stride,
+        quick=True,
+    )
+    runtime = load(wanted.name, bundle.open(artifact), options)
+    runtime.infer(np.zeros((1, height, width, 3), np.uint8))
+    device = runtime.describe().get("device", "")
+    runtime.close()
+    return device
 
 
 def _installed_version(package: str) -> str | None:

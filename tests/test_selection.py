@@ -141,3 +141,12 @@ def test_static_artifacts() -> None:
         assert usable(ranked)[-1] == "tflite"
         assert "input_size 640x640, 640x480 only" in ranked[-1].reason
     assert "tflite" not in usable(rank(ARM, ALL, bundle, input_size=(320, 320)))
+
+
+def test_a_legacy_package_runs_fp32_before_int8() -> None:
+    int8 = Artifact("tflite", "int8", "b.tflite", "0")
+    bundle = replace(BUNDLE, artifacts=(ONNX, int8, TFLITE))
+    legacy = {"tflite": replace(ALL["tflite"], legacy=True)}
+    assert rank(ARM, {"tflite": ALL["tflite"]}, bundle)[0].artifact == int8
+    assert rank(ARM, legacy, bundle)[0].artifact == TFLITE
+    assert rank(ARM, legacy, bundle, "int8")[0].artifact == int8
