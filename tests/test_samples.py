@@ -147,6 +147,32 @@ def test_mjpeg_server_streams_pictures(gif: Path) -> None:
                 assert stream.readline() == b"\r\n"
 
 
+def test_arm_board_prints_json(gif: Path) -> None:
+    rows = [json.loads(line) for line in run("arm_board.py", gif, "--frames", 8).splitlines()]
+    assert len(rows) == 8
+    times = [row["time"] for row in rows]
+    assert times == sorted(set(times))
+    faces = [face for row in rows for face in row["faces"]]
+    assert len(faces) >= 8
+    assert all(face["track_id"] >= 1 and len(face["box"]) == 4 for face in faces)
+
+
+def test_arm_board_previews(gif: Path) -> None:
+    with (
+        serving("arm_board.py", gif, "--preview", 0) as url,
+        urllib.request.urlopen(url, timeout=60) as stream,
+    ):
+        assert stream.headers["Content-Type"] == "multipart/x-mixed-replace; boundary=frame"
+        for _ in range(2):
+            assert stream.readline() == b"--frame\r\n"
+            assert stream.readline() == b"Content-Type: image/jpeg\r\n"
+            length = int(stream.readline().split()[1])
+            assert stream.readline() == b"\r\n"
+            picture = np.frombuffer(stream.read(length), np.uint8)
+            assert cv2.imdecode(picture, cv2.IMREAD_COLOR).shape == (270, 480, 3)
+            assert stream.readline() == b"\r\n"
+
+
 def test_opencv_loop(gif: Path, tmp_path: Path) -> None:
     drawn = tmp_path / "last.png"
     printed = run("opencv_loop.py", gif, "--frames", 4, "--out", drawn).splitlines()
