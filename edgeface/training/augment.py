@@ -1,8 +1,9 @@
 """Augmentation: from a labelled picture to a square training sample.
 
 The crop is RetinaFace's (section 4.2: a square of 0.3 to 1 of the short side, flip, photometric
-distortion). Mosaic and zoom-out turn large labelled faces into tiny ones; the close-up puts one
-face over most of the sample, which plain crops of few pixels hardly ever do.
+distortion). Data-anchor-sampling is PyramidBox's, by way of ISRN (section 3.1, isrn.txt). Mosaic
+and zoom-out turn large labelled faces into tiny ones; the close-up puts one face over most of the
+sample, which plain crops of few pixels hardly ever do.
 """
 
 from __future__ import annotations
@@ -97,6 +98,32 @@ def close_up(sample: Sample, face: int, size: int, rng: np.random.Generator) -> 
     side = longest / rng.uniform(0.4, 1.0)
     slack = side - (box[2:] - box[:2])
     left, top = box[:2] - rng.uniform(0, 1, 2) * slack
+    return crop(sample, float(left), float(top), side, size, _interpolation(rng))
+
+
+def anchor_sampling(
+    sample: Sample, face: int, size: int, anchor_sizes: Sequence[float], rng: np.random.Generator
+) -> Sample:
+    """Data-anchor-sampling (PyramidBox, Tang et al. 2018): one face resized to meet an anchor.
+
+    The anchor is a random one of those up to the next larger than the face's nearest, so that
+    large faces become small ones far more often than small ones grow; the face gets 0.5 to 2
+    times its size, and lies anywhere within the square.
+
+    Args:
+        sample: a picture.
+        face: the face, by its number.
+        size: side of the square in pixels.
+        anchor_sizes: one anchor size in pixels for each pyramid level, rising.
+        rng: source of chance.
+    """
+    box = sample.boxes[face]
+    face_size = float(np.sqrt(np.maximum(box[2:] - box[:2], 1).prod()))
+    nearest = int(np.abs(np.log(np.asarray(anchor_sizes) / face_size)).argmin())
+    chosen = anchor_sizes[rng.integers(min(nearest + 1, len(anchor_sizes) - 1) + 1)]
+    target = min(rng.uniform(chosen / 2, chosen * 2), size)
+    side = size * face_size / target
+    left, top = box[:2] - rng.uniform(0, 1, 2) * (side - (box[2:] - box[:2]))
     return crop(sample, float(left), float(top), side, size, _interpolation(rng))
 
 

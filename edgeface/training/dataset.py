@@ -18,6 +18,7 @@ from edgeface.anchors import AnchorSpec, prior_boxes
 from edgeface.errors import TrainingError
 from edgeface.training.augment import (
     Sample,
+    anchor_sampling,
     close_up,
     flip,
     mosaic,
@@ -84,6 +85,7 @@ class FaceDataset(Dataset[Item]):
         self._phase = phase
         self._variances = anchors.variances
         self._priors = prior_boxes(anchors, phase.size, phase.size)
+        self._anchor_sizes = [level.sizes[0] for level in anchors.levels]
         self._entries, self._cumulative = _sampling_table(roots, recipe)
         self._close_ups = [
             (root, index, face)
@@ -121,6 +123,10 @@ class FaceDataset(Dataset[Item]):
         sample, name = next(samples), self._name(*entries[0])
         if kind < mix.close_up + mix.mosaic + mix.zoom_out:
             return zoom_out(sample, size, mix.zoom_out_most, rng), name
+        faces = np.flatnonzero(~sample.ignore)
+        if len(faces) and kind < mix.close_up + mix.mosaic + mix.zoom_out + mix.anchor_sampling:
+            face = int(rng.choice(faces))
+            return anchor_sampling(sample, face, size, self._anchor_sizes, rng), name
         return random_crop(sample, size, self._phase.crop, rng), name
 
     def _pick(self, rng: np.random.Generator) -> tuple[int, int]:

@@ -38,12 +38,14 @@ class Mix:
         mosaic: four pictures in one sample.
         zoom_out: a picture shrunk into a canvas of up to ``zoom_out_most`` times its size.
         close_up: one face fills 40 to 100 % of the sample.
+        anchor_sampling: data-anchor-sampling: one face of the size of a random level's anchors.
         close_up_pixels: smallest face, in pixels of the stored picture, for a close-up.
     """
 
     mosaic: float = 0.2
     zoom_out: float = 0.1
     close_up: float = 0.2
+    anchor_sampling: float = 0.0
     zoom_out_most: float = 2.0
     close_up_pixels: float = 64.0
 
@@ -136,7 +138,7 @@ class Recipe:
             ),
             "crops 0 < smallest <= largest": all(0 < p.crop[0] <= p.crop[1] for p in self.phases),
             "a mix that adds up to at most 1": 0
-            <= self.mix.mosaic + self.mix.zoom_out + self.mix.close_up
+            <= self.mix.mosaic + self.mix.zoom_out + self.mix.close_up + self.mix.anchor_sampling
             <= 1,
             "0 <= held_out < 1": 0 <= self.held_out < 1,
             "a positive learning rate": self.learning_rate > 0,

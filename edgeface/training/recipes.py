@@ -65,7 +65,7 @@ PAPERS = {
         classification="focal",
         matching=Matching(positive=0.7, negative=0.3, forced=0.7),
         second_matching=Matching(positive=0.5, negative=0.4, forced=0.5),
-        mix=PLAIN,
+        mix=replace(PLAIN, anchor_sampling=0.5),
     ),
     # Section 3.4, df2s2.txt. The size of its samples is not given: RetinaFace's.
     "df2s2": Recipe(
