@@ -155,6 +155,7 @@ class Backend:
 # TensorRT computes in the types of the file; the others lower fp32 by themselves where that is
 # faster, and take fp16 files to save space only.
 _STRONGLY_TYPED = ("int8", "fp16", "fp32")
+_UNVERIFIED = "this release was tested without a GPU: check your results"
 
 BACKENDS = {
     backend.name: backend
@@ -165,7 +166,7 @@ BACKENDS = {
             ("tensorrt",),
             "pip install 'edgeface[tensorrt]'",
             ("tensorrt", "onnx"),
-            note="for NVIDIA GPUs; on a Jetson it comes with JetPack",
+            note=f"for NVIDIA GPUs; on a Jetson it comes with JetPack; {_UNVERIFIED}",
             precisions=_STRONGLY_TYPED,
             patience=180.0,
         ),
@@ -175,7 +176,7 @@ BACKENDS = {
             ("tensorrt_rtx",),
             "pip install 'edgeface[tensorrt-rtx]'",
             ("tensorrt", "onnx"),
-            note="for GeForce and RTX GPUs",
+            note=f"for GeForce and RTX GPUs; {_UNVERIFIED}",
             precisions=_STRONGLY_TYPED,
         ),
         Backend(

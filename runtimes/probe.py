@@ -130,7 +130,8 @@ def _refuse(wanted: Backend, installed: str | None, reason: str) -> Verdict:
 
 
 def _try(wanted: Backend) -> Verdict:
-    found = None
+    package = wanted.installed_package()
+    found = _installed_version(package) if package else None
     try:
         found = str(import_module(wanted.module).probe())
         device = _run_shipped_model(wanted)
