@@ -118,6 +118,7 @@ class Backend:
         install: the command that installs the preferred one.
         formats: artifact formats that it loads, the one made for it first.
         note: what else a user should know before installing it.
+        caveat: what a user should know where it runs.
         precisions: what "auto" takes, the fastest first.
         patience: seconds that probing may take.
     """
@@ -128,6 +129,7 @@ class Backend:
     install: str
     formats: tuple[str, ...]
     note: str = ""
+    caveat: str = ""
     precisions: tuple[str, ...] = ("int8", "fp32", "fp16")
     # A board that starts from an SD card needs tens of seconds to import a vendor's package.
     patience: float = 60.0
@@ -155,7 +157,7 @@ class Backend:
 # TensorRT computes in the types of the file; the others lower fp32 by themselves where that is
 # faster, and take fp16 files to save space only.
 _STRONGLY_TYPED = ("int8", "fp16", "fp32")
-_UNVERIFIED = "this release was tested without a GPU: check your results"
+_UNVERIFIED = "this release of edgeface was tested without a GPU: check its faces on yours"
 
 BACKENDS = {
     backend.name: backend
@@ -166,7 +168,8 @@ BACKENDS = {
             ("tensorrt",),
             "pip install 'edgeface[tensorrt]'",
             ("tensorrt", "onnx"),
-            note=f"for NVIDIA GPUs; on a Jetson it comes with JetPack; {_UNVERIFIED}",
+            note="for NVIDIA GPUs; on a Jetson it comes with JetPack",
+            caveat=_UNVERIFIED,
             precisions=_STRONGLY_TYPED,
             patience=180.0,
         ),
@@ -176,7 +179,8 @@ BACKENDS = {
             ("tensorrt_rtx",),
             "pip install 'edgeface[tensorrt-rtx]'",
             ("tensorrt", "onnx"),
-            note=f"for GeForce and RTX GPUs; {_UNVERIFIED}",
+            note="for GeForce and RTX GPUs",
+            caveat=_UNVERIFIED,
             precisions=_STRONGLY_TYPED,
         ),
         Backend(

@@ -150,6 +150,16 @@ def test_a_legacy_package_is_told(
     assert notes["tflite"] in capsys.readouterr().out
 
 
+def test_a_gpu_is_named_with_what_was_not_verified(
+    shipped: Path, verdicts: dict[str, Verdict], capsys: pytest.CaptureFixture[str]
+) -> None:
+    verdicts["tensorrt"] = Verdict("tensorrt", True, "11.4.1", "", "NVIDIA L4 (SM 8.9)")
+    assert main(["doctor"]) == 0
+    [row] = [line for line in capsys.readouterr().out.splitlines() if "11.4.1" in line]
+    assert "runs" in row and "NVIDIA L4 (SM 8.9); this release" in row
+    assert "tested without a GPU" in row
+
+
 def test_a_damaged_model_fails(
     shipped: Path, verdicts: dict[str, Verdict], capsys: pytest.CaptureFixture[str]
 ) -> None:

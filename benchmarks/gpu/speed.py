@@ -32,8 +32,9 @@ BATCHES = (1, 8, 32)
 ROUNDS, SECONDS, WARM_UP = 200, 3.0, 10
 NVIDIA = ("tensorrt", "tensorrt-rtx", "onnxruntime")
 PRECISIONS = ("fp32", "fp16", "int8")
-# RetinaFace's paper, section 5 and table 5: MobileNet-0.25 on a Tesla P40, TensorRT.
-PAPER = "RetinaFace-MobileNet-0.25 in its paper, Tesla P40: VGA 1.4 ms, HD 6.1 ms, 4K 25.6 ms"
+PAPER = (
+    "RetinaFace-MobileNet-0.25, TVM on a Tesla P40 (paper, table 5): VGA 1.4, HD 6.1, 4K 25.6 ms"
+)
 HEAD = (
     "| model | backend | precision | frames | batch | ms | p90 ms | pictures/s | on the device ms "
     "| memory MB | roofline ms |\n|---|---|---|---|---|---|---|---|---|---|---|"

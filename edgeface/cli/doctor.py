@@ -78,7 +78,7 @@ def render(report: Report) -> str:
         "Backends",
         *(
             f"  {one['name']:<12} {'runs' if one['available'] else '-':<5} "
-            f"{one['version'] or '':<9} {one['reason'] or one['note'] or ''}".rstrip()
+            f"{one['version'] or '':<9} {one['reason'] or _remarks(one)}".rstrip()
             for one in report["backends"]
         ),
         "",
@@ -139,12 +139,17 @@ def _machine_lines(machine: Report) -> list[str]:
     return [f"  {name:<12} {value}" for name, value in rows.items()]
 
 
+def _remarks(backend: Report) -> str:
+    """The device that it ran on, and what else to know of a backend that runs."""
+    return "; ".join(filter(None, (backend["device"], backend["note"])))
+
+
 def _backend(verdict: Verdict) -> Report:
     backend = BACKENDS[verdict.name]
     return {
         **asdict(verdict),
         "install": None if verdict.available else backend.install,
-        "note": backend.legacy(),
+        "note": backend.legacy() or (backend.caveat if verdict.available else "") or None,
     }
 
 
