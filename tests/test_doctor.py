@@ -27,9 +27,9 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "models" / "small"
     folder.mkdir(parents=True)
     artifacts = []
-    for form in ("onnx", "tflite"):
-        (folder / f"model.{form}").write_bytes(form.encode())
-        digest = hashlib.sha256(form.encode()).hexdigest()
+    for form, content in {"onnx": b"\x08\x08", "tflite": b"tflite"}.items():
+        (folder / f"model.{form}").write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
         artifacts.append(Artifact(form, "fp32", f"model.{form}", digest))
     anchors = AnchorSpec((AnchorLevel(8, (16.0,)),))
     write_manifest(Bundle("small", "small", folder, anchors, tuple(artifacts)))
@@ -77,6 +77,7 @@ def test_json_is_stable(
         "version": "2026.1",
         "reason": DAMAGED,
         "device": "",
+        "legacy": False,
         "install": "pip install 'edgeface[openvino]'",
         "note": None,
     }
