@@ -1,4 +1,4 @@
-"""ONNX Runtime: the embedded default, there wherever edgeface is installed.
+"""ONNX Runtime: the embedded default, installed with edgeface but on 64-bit ARM Linux.
 
 It runs on the CPU, or on an NVIDIA GPU where the installed build brings the CUDA provider and that
 loads. ONNX Runtime itself falls back to the CPU without a word, so the session is asked.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -78,10 +79,15 @@ for bundle in map(load_bundle, shipped_models()):
 
 def test_core_is_light_and_extras_are_named(metadata: email.message.Message) -> None:
     requirements = metadata.get_all("Requires-Dist", [])
-    core = {
-        requirement.split(">")[0] for requirement in requirements if "extra ==" not in requirement
+    core = {requirement for requirement in requirements if "extra ==" not in requirement}
+    assert {re.split("[>;]", requirement)[0] for requirement in core} == {
+        "numpy", "opencv-python-headless", "onnxruntime", "ai-edge-litert",
+    }  # fmt: skip
+    marked = {re.split("[>;]", one)[0]: one.split("; ")[1] for one in core if ";" in one}
+    assert marked == {
+        "onnxruntime": 'platform_machine != "aarch64"',
+        "ai-edge-litert": 'platform_machine == "aarch64"',
     }
-    assert core == {"numpy", "opencv-python-headless", "onnxruntime"}
     extras = metadata.get_all("Provides-Extra", [])
     for extra in (
         "openvino",
