@@ -12,6 +12,7 @@ import edgeface
 from edgeface.cli import (
     ablate,
     blur,
+    calibrate,
     complain,
     detect,
     doctor,
@@ -34,6 +35,7 @@ COMMANDS = {
     "presets": presets,
     "train": train,
     "ablate": ablate,
+    "calibrate": calibrate,
     "export": export,
     "import": import_checkpoint,
     "report": report,
