@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -66,6 +66,10 @@ class CalibrationSet(Sequence[Frame]):
         facts = [asdict(self.preprocess), [asdict(picture) for picture in self.pictures]]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
+    def resized(self, input_size: InputSize) -> CalibrationSet:
+        """The same pictures as frames of another input size."""
+        return replace(self, preprocess=replace(self.preprocess, input_size=input_size))
+
     def __len__(self) -> int:
         return len(self.pictures)
 
@@ -77,8 +81,7 @@ class CalibrationSet(Sequence[Frame]):
 
     def __getitem__(self, index: int | slice) -> Frame | CalibrationSet:
         if isinstance(index, slice):
-            chosen = self.pictures[index]
-            return CalibrationSet(self.root, chosen, self.seed, self.strategy, self.preprocess)
+            return replace(self, pictures=self.pictures[index])
         picture = self.pictures[index]
         path = self.root / picture.name
         try:

@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from edgeface.bundle import MANIFEST, Artifact, Bundle, load_bundle, write_manifest
+from edgeface.bundle import (
+    MANIFEST,
+    PRECISIONS,
+    Artifact,
+    Bundle,
+    load_bundle,
+    write_manifest,
+)
+from edgeface.converters.half import compute_half, store_half, store_half_tflite
 from edgeface.converters.onnx import to_onnx
 from edgeface.converters.parity import Size, check_parity, pad_value
 from edgeface.converters.report import ParityReport
 from edgeface.converters.tflite import to_tflite
-from edgeface.errors import ConversionError, InvalidOptionError
+from edgeface.errors import ConversionError, InvalidOptionError, OutputError
 from edgeface.nets.weights import StateDict, load_weights
 
 if TYPE_CHECKING:
     from edgeface.nets import DetectorNet
 
-TARGETS = ("onnx", "tflite")
+TARGETS = ("onnx", "openvino", "tflite", "tensorrt")
+FLOAT_TARGETS = ("onnx", "tflite")
 PRECISION = "fp32"
 WEIGHTS = f"weights.{PRECISION}.safetensors"
 MODEL_CARD = "MODEL_CARD.md"
+
+Kind: TypeAlias = tuple[str, str]
+Quantise: TypeAlias = Callable[[str, bytes], bytes]
+Progress: TypeAlias = Callable[[list[Kind], str], Iterable[Kind]]
 
 
 @dataclass(frozen=True)
@@ -31,47 +44,109 @@ class Conversion:
     """A net in every target's format.
 
     Attributes:
-        contents: the files' contents by format.
+        contents: the files' contents by format and precision.
         input_sizes: (width, height) pairs that the TFLite file is static for; empty: any size.
         report: how equal they are to torch.
     """
 
-    contents: dict[str, bytes]
+    contents: dict[Kind, bytes]
     input_sizes: tuple[Size, ...]
     report: ParityReport
 
 
+def artifact_kind(target: str, precision: str) -> Kind:
+    """The format and precision of the file that serves a target.
+
+    One ONNX file serves ONNX Runtime, OpenVINO and TensorRT at float32. At float16 TensorRT wants a
+    graph that computes in it, the others one that stores it. At int8 each runtime is fastest and
+    most accurate on a graph of its own.
+    """
+    shared = precision == "fp32" or (precision == "fp16" and target == "openvino")
+    if target != "tflite" and shared:
+        return "onnx", precision
+    return target, precision
+
+
 def convert(
-    net: DetectorNet, targets: Iterable[str] = TARGETS, input_sizes: Sequence[Size] = ()
+    net: DetectorNet,
+    targets: Iterable[str] = FLOAT_TARGETS,
+    input_sizes: Sequence[Size] = (),
+    precisions: Sequence[str] = (PRECISION,),
+    quantise: Quantise | None = None,
+    progress: Progress = lambda kinds, _: kinds,
 ) -> Conversion:
     """Convert a net to every target and check the results against torch.
 
     Args:
         net: a trained net; it is not changed.
-        targets: formats, of ``TARGETS``.
+        targets: of ``TARGETS``.
         input_sizes: (width, height) pairs of a static TFLite file; empty: any size.
+        precisions: "fp32", "fp16" and "int8".
+        quantise: makes the int8 file of a target of its float32 file, ONNX or TFLite.
+        progress: shows how far it is, given the files to make and what is being done.
 
     Raises:
-        MissingDependencyError: a package of the extra ``convert`` is not installed.
-        InvalidOptionError: unknown target, or a size off the stride.
+        MissingDependencyError: a package of the extra ``convert`` or ``quantize`` is not installed.
+        InvalidOptionError: unknown target or precision, or a size off the stride.
+        CalibrationError: the net cannot be quantised.
         ConversionError: a converter fails, or an artifact differs from torch.
     """
-    contents = {}
-    for target in targets:
-        if target == "onnx":
-            contents[target] = to_onnx(net)
-        elif target == "tflite":
-            contents[target] = to_tflite(net, input_sizes)
-        else:
-            raise InvalidOptionError(f"expected a target of {', '.join(TARGETS)}, got '{target}'")
-    report = check_parity(net, contents, input_sizes={"tflite": input_sizes})
-    if not report.passed:
+    targets = tuple(targets)
+    _check(targets, precisions, quantise)
+    kinds = {
+        artifact_kind(target, precision): target for precision in precisions for target in targets
+    }
+    sources: dict[str, bytes] = {}
+    contents: dict[Kind, bytes] = {}
+    for kind in progress(list(kinds), "converting"):
+        source = "tflite" if kind[0] == "tflite" else "onnx"
+        if source not in sources:
+            made = to_tflite(net, input_sizes) if source == "tflite" else to_onnx(net)
+            sources[source] = made
+        contents[kind] = _at_precision(kind, kinds[kind], sources[source], quantise)
+    reports = [
+        check_parity(
+            net,
+            {format: content for (format, of), content in contents.items() if of == precision},
+            precision=precision,
+            input_sizes={"tflite": input_sizes},
+        )
+        for precision in precisions
+    ]
+    report = ParityReport(
+        tuple(one for part in reports for one in part.backends),
+        {name: why for part in reports for name, why in part.skipped.items()},
+    )
+    if not all(part.passed for part in reports):
         raise ConversionError(
             "expected the exported graphs to compute what torch computes, got\n"
             f"{report.to_markdown()}\n"
             "train further if the weights are near overflow, else report the preset's name"
         )
     return Conversion(contents, tuple(input_sizes), report)
+
+
+def _check(targets: Sequence[str], precisions: Sequence[str], quantise: Quantise | None) -> None:
+    for target in targets:
+        if target not in TARGETS:
+            raise InvalidOptionError(f"expected a target of {', '.join(TARGETS)}, got '{target}'")
+    for precision in precisions:
+        if precision not in PRECISIONS:
+            raise InvalidOptionError(
+                f"expected a precision of {', '.join(PRECISIONS)}, got '{precision}'"
+            )
+    if "int8" in precisions and quantise is None:
+        raise InvalidOptionError("expected a quantiser for int8, got none; pass quantise")
+
+
+def _at_precision(kind: Kind, target: str, source: bytes, quantise: Quantise | None) -> bytes:
+    format, precision = kind
+    if precision == "fp16":
+        half = {"tflite": store_half_tflite, "tensorrt": compute_half}.get(format, store_half)
+        return half(source)
+    if precision == "int8" and quantise is not None:
+        return quantise(target, source)
+    return source
 
 
 def check_output(output: Path, force: bool) -> None:
@@ -114,36 +189,42 @@ def write_bundle(
     Raises:
         MissingDependencyError: safetensors is not installed.
         InvalidOptionError: something else is in the folder's place.
+        OutputError: the disk is full, or the folder cannot be written.
     """
     output = Path(output).absolute()
     check_output(output, force)
-    files = {("safetensors", WEIGHTS): _weights(net)}
-    for target, content in conversion.contents.items():
-        files[target, f"model.{PRECISION}.{target}"] = content
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
-        folder = Path(scratch) / "new"
-        folder.mkdir()
-        artifacts = []
-        for (target, file), content in files.items():
-            (folder / file).write_bytes(content)
-            sizes = conversion.input_sizes if target == "tflite" else ()
-            digest = hashlib.sha256(content).hexdigest()
-            artifacts.append(Artifact(target, PRECISION, file, digest, sizes))
-        if model_card is not None:
-            (folder / MODEL_CARD).write_text(model_card, "utf-8")
-        write_manifest(
-            Bundle(
-                name=name,
-                preset=net.preset,
-                path=folder,
-                anchors=net.anchors,
-                artifacts=tuple(artifacts),
-                pad_value=pad_value(net),
-                metadata=metadata,
+    files = {("safetensors", PRECISION): _weights(net), **conversion.contents}
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
+            folder = Path(scratch) / "new"
+            folder.mkdir()
+            artifacts = []
+            for (format, precision), content in files.items():
+                name_of_file = _file_name(format, precision)
+                (folder / name_of_file).write_bytes(content)
+                sizes = conversion.input_sizes if format == "tflite" else ()
+                digest = hashlib.sha256(content).hexdigest()
+                artifacts.append(Artifact(format, precision, name_of_file, digest, sizes))
+            if model_card is not None:
+                (folder / MODEL_CARD).write_text(model_card, "utf-8")
+            write_manifest(
+                Bundle(
+                    name=name,
+                    preset=net.preset,
+                    path=folder,
+                    anchors=net.anchors,
+                    artifacts=tuple(artifacts),
+                    pad_value=pad_value(net),
+                    metadata=metadata,
+                )
             )
-        )
-        _move(folder, output, Path(scratch) / "old")
+            _move(folder, output, Path(scratch) / "old")
+    except OSError as error:
+        raise OutputError(
+            f"expected to write the bundle {output}, got: {error}; free some space or choose "
+            "another folder: what was there is as it was"
+        ) from error
     return load_bundle(output)
 
 
@@ -179,6 +260,13 @@ def build_bundle(
     return write_bundle(
         name, net, convert(net), output, metadata, model_card=model_card, force=force
     )
+
+
+def _file_name(format: str, precision: str) -> str:
+    if format == "safetensors":
+        return WEIGHTS
+    suffix = format if format in FLOAT_TARGETS else f"{format}.onnx"
+    return f"model.{precision}.{suffix}"
 
 
 def _weights(net: DetectorNet) -> bytes:

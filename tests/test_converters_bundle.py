@@ -10,10 +10,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import edgeface.converters.bundle as converters_bundle
-from edgeface.bundle import MANIFEST, load_bundle
+from edgeface.bundle import MANIFEST, PRECISIONS, load_bundle
 from edgeface.cli.export import parse_size
 from edgeface.cli.main import main
-from edgeface.converters.bundle import Conversion, build_bundle, convert, write_bundle
+from edgeface.converters.bundle import (
+    TARGETS,
+    Conversion,
+    build_bundle,
+    convert,
+    write_bundle,
+)
 from edgeface.converters.parity import Size
 from edgeface.converters.report import (
     BackendParity,
@@ -32,6 +38,8 @@ if TYPE_CHECKING:
     from edgeface.nets import DetectorNet
 
 PRESET = "retinaface_mobilenet025"
+# The shortest graph that counts as one: its version alone.
+ONNX = b"\x08\x0a"
 METADATA = {"licence": "none", "ap": {"easy": 0.5}}
 
 
@@ -55,7 +63,7 @@ def fake_converters(monkeypatch: pytest.MonkeyPatch) -> None:
     def to_tflite(net: DetectorNet, sizes: tuple[Size, ...]) -> bytes:
         return f"tflite {list(sizes)}".encode()
 
-    monkeypatch.setattr(converters_bundle, "to_onnx", lambda net: b"onnx")
+    monkeypatch.setattr(converters_bundle, "to_onnx", lambda net: ONNX)
     monkeypatch.setattr(converters_bundle, "to_tflite", to_tflite)
     monkeypatch.setattr(converters_bundle, "check_parity", lambda *_, **__: parity(120.0))
 
@@ -73,7 +81,7 @@ def test_bundle_holds_what_went_in(net: DetectorNet, tmp_path: Path) -> None:
     assert bundle.anchors == net.anchors
     assert bundle.pad_value == (104, 117, 123)
     opened = {one.format: bundle.open(one) for one in bundle.artifacts}
-    assert opened["onnx"] == b"onnx"
+    assert opened["onnx"] == ONNX
     assert opened["tflite"] == b"tflite []"
     assert {one.precision for one in bundle.artifacts} == {"fp32"}
     assert (output / "MODEL_CARD.md").read_text() == "# Mine\n"
@@ -89,6 +97,45 @@ def test_static_sizes_are_in_the_manifest_of_tflite_alone(net: DetectorNet, tmp_
     bundle = write_bundle("static", net, conversion, tmp_path / "static", {})
     sizes = {one.format: one.input_sizes for one in bundle.artifacts}
     assert sizes == {"safetensors": (), "onnx": (), "tflite": ((64, 32),)}
+
+
+@pytest.mark.usefixtures("fake_converters")
+def test_every_target_and_precision_has_the_file_that_serves_it(
+    net: DetectorNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("store_half", "compute_half", "store_half_tflite"):
+        monkeypatch.setattr(converters_bundle, name, lambda content: content)
+    asked = []
+
+    def quantise(target: str, source: bytes) -> bytes:
+        asked.append((target, source))
+        return ONNX
+
+    conversion = convert(net, TARGETS, precisions=PRECISIONS, quantise=quantise)
+    bundle = write_bundle("all", net, conversion, tmp_path / "all", {})
+    assert asked == [(one, b"tflite []" if one == "tflite" else ONNX) for one in TARGETS]
+    assert {one.file for one in bundle.artifacts} == {
+        "weights.fp32.safetensors",
+        "model.fp32.onnx",
+        "model.fp32.tflite",
+        "model.fp16.onnx",
+        "model.fp16.tflite",
+        "model.fp16.tensorrt.onnx",
+        "model.int8.onnx",
+        "model.int8.tflite",
+        "model.int8.openvino.onnx",
+        "model.int8.tensorrt.onnx",
+    }
+    assert {one.precision for one in bundle.artifacts if one.format == "tensorrt"} == {
+        "fp16",
+        "int8",
+    }
+
+
+@pytest.mark.usefixtures("fake_converters")
+def test_int8_needs_a_quantiser(net: DetectorNet) -> None:
+    with pytest.raises(InvalidOptionError, match="quantiser"):
+        convert(net, ["onnx"], precisions=["int8"])
 
 
 @pytest.mark.usefixtures("fake_converters")
@@ -157,7 +204,7 @@ def test_replacing_needs_force_and_a_bundle(net: DetectorNet, tmp_path: Path) ->
 
 
 def test_convert_refuses_an_unknown_target(net: DetectorNet) -> None:
-    with pytest.raises(InvalidOptionError, match="onnx, tflite, got 'ncnn'"):
+    with pytest.raises(InvalidOptionError, match="tflite, tensorrt, got 'ncnn'"):
         convert(net, ["ncnn"])
 
 
@@ -202,7 +249,9 @@ def test_export_command_from_checkpoint_and_from_bundle(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--precision", "int8"], "expected --precision fp32, got 'int8'"),
+        (["--precision", "int8"], "expected pictures to calibrate int8 with, got none"),
+        (["--precision", "fp32", "--data", "photos"], "for int8 alone, got --precision fp32"),
+        (["--precision", "int4"], "got 'int4'"),
         (["--target", "ncnn"], "got 'ncnn'"),
         (["--target", "onnx", "--input-size", "64x64"], "drop --input-size"),
         (["--input-size", "64"], "WIDTHxHEIGHT in pixels, got '64'"),

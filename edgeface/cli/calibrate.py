@@ -57,7 +57,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )  # fmt: skip
 
 
-def add_draw_options(parser: argparse.ArgumentParser) -> None:
+def add_draw_options(
+    parser: argparse.ArgumentParser | argparse._ArgumentGroup,
+) -> None:
     """Add --images, --seed, --strategy and --frame-size."""
     parser.add_argument(
         "--images", metavar="N", type=int, default=300, help="pictures (default: %(default)s)"

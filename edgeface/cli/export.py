@@ -6,26 +6,39 @@ import argparse
 import json
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeface.bundle import load_bundle
+from edgeface.bundle import PRECISIONS, load_bundle
 from edgeface.cli.progress import track
+from edgeface.cli.quantising import (
+    add_calibration_options,
+    calibration_set,
+    check_calibration_options,
+    describe,
+    quantiser,
+)
 from edgeface.errors import InvalidOptionError
 
 if TYPE_CHECKING:
     from edgeface.converters.bundle import Conversion
     from edgeface.nets import DetectorNet
 
+DYNAMIC = "dynamic"
 EPILOG = """\
 examples:
   edgeface export --checkpoint runs/first/weights.safetensors \\
       --preset retinaface_mobilenet025 -o models/first
+  edgeface export --model models/first --precision all --data WIDER -o models/small
+  edgeface export --model models/first --target openvino --precision int8 \\
+      --calibration calibration.json -o models/openvino
   edgeface export --model retinaface_mobilenet025 --target tflite \\
       --input-size 320x256 -o models/static      a static graph, for NPU and GPU delegates
 
 Every graph is compared with torch on pictures that the export has not seen, on each backend that
-is installed; where one differs, nothing is written.
+is installed; where one differs, nothing is written. int8 needs pictures to calibrate with: the list
+that 'edgeface calibrate' wrote, or a folder to draw them from.
 """
 
 
@@ -33,8 +46,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "export",
-        help="convert weights to ONNX and TFLite",
-        description="Convert weights to ONNX and TFLite: a bundle for Detector(model=...).",
+        help="convert weights to what the backends run, at fp32, fp16 and int8",
+        description="Convert weights to a bundle for Detector(model=...).",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -48,15 +61,17 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )  # fmt: skip
     parser.add_argument("--preset", help="net that the checkpoint belongs to")
     parser.add_argument(
-        "--target", metavar="FORMAT", default="all", help="onnx, tflite or all (default: all)"
-    )
-    parser.add_argument(
-        "--precision", metavar="NAME", default="fp32", help="fp32, the only one so far"
+        "--target", metavar="NAME", default="all",
+        help="onnx (ONNX Runtime), openvino, tflite, tensorrt or all (default: all)",
     )  # fmt: skip
     parser.add_argument(
-        "--input-size", metavar="WxH", action="append", default=[],
+        "--precision", metavar="NAME", default="fp32",
+        help="fp32, fp16, int8 or all (default: fp32)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--input-size", metavar="WxH|dynamic", action="append", default=[],
         help="make the TFLite graph static for this size; repeat for several in one file "
-        "(default: any size)",
+        "(default: dynamic, any size)",
     )  # fmt: skip
     parser.add_argument(
         "--metadata", metavar="FILE", type=Path,
@@ -66,6 +81,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--card", metavar="FILE", type=Path, help="model card in Markdown (default: the model's)"
     )
     add_output_options(parser)
+    add_calibration_options(parser)
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +97,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export, print the comparison with torch, and name the bundle."""
-    from edgeface.converters.bundle import MODEL_CARD, PRECISION, TARGETS, check_output, convert
+    from edgeface.converters.bundle import MODEL_CARD, TARGETS, check_output, convert
     from edgeface.nets.weights import (
         describe_source,
         load_weights,
@@ -89,10 +105,10 @@ def run(args: argparse.Namespace) -> int:
         read_state_dict,
     )
 
-    if args.precision != PRECISION:
-        raise InvalidOptionError(f"expected --precision {PRECISION}, got '{args.precision}'")
     targets = TARGETS if args.target == "all" else (args.target,)
-    input_sizes = [parse_size(size) for size in args.input_size]
+    precisions = PRECISIONS if args.precision == "all" else (args.precision,)
+    input_sizes = [parse_size(size) for size in args.input_size if size != DYNAMIC]
+    check_calibration_options(args, precisions, input_sizes)
     if input_sizes and "tflite" not in targets:
         raise InvalidOptionError(
             f"expected --input-size with the target tflite, got --target {args.target}, whose "
@@ -121,7 +137,14 @@ def run(args: argparse.Namespace) -> int:
     model_card = card.read_text("utf-8") if card and card.is_file() else None
     if args.card and model_card is None:
         raise InvalidOptionError(f"expected a model card in '{args.card}', found no such file")
-    conversion = convert(net, track(targets, "converting", unit="format"), input_sizes)
+    quantise = None
+    if "int8" in precisions:
+        calibration = calibration_set(args, net, input_sizes)
+        metadata = {**metadata, "calibration": describe(calibration, args)}
+        quantise = quantiser(calibration, args)
+    conversion = convert(
+        net, targets, input_sizes, precisions, quantise, partial(track, unit="file")
+    )
     write(args, net, conversion, metadata, model_card)
     return 0
 

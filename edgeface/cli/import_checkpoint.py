@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from edgeface.cli.export import add_output_options, write
@@ -40,12 +41,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Import, print the comparison with torch, and name the bundle."""
-    from edgeface.converters.bundle import TARGETS, check_output, convert
+    from edgeface.converters.bundle import check_output, convert
     from edgeface.converters.community import load_community
     from edgeface.nets.weights import describe_source
 
     check_output(args.output, args.force)
     net = load_community(args.checkpoint, args.preset)
-    conversion = convert(net, track(TARGETS, "converting", unit="format"))
+    conversion = convert(net, progress=partial(track, unit="file"))
     write(args, net, conversion, describe_source(args.checkpoint))
     return 0
