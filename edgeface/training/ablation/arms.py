@@ -101,8 +101,7 @@ def _set(recipe: Recipe, name: str, text: str, preset: str) -> Recipe:
     group, _, field = name.partition(".")
     try:
         if name in terms:
-            strength = {"on": terms[name], "off": 0.0}.get(text.lower())
-            strengths = {**dict(recipe.supervision), name: _number(text, strength)}
+            strengths = {**dict(recipe.supervision), name: _strength(text, terms[name])}
             return replace(recipe, supervision=tuple(strengths.items()))
         if name in PHASE_FIELDS:
             phases = (replace(phase, **{name: _phase_value(name, text)}) for phase in recipe.phases)
@@ -129,8 +128,11 @@ def _switchable(recipe: Recipe) -> list[str]:
     return [name for name in _fields(recipe) if name not in left_out]
 
 
-def _number(text: str, named: float | None) -> float:
-    return float(text) if named is None else named
+def _strength(text: str, papers: float) -> float:
+    """A number; "off" is 0, and "on" the paper's, where the paper kept the term."""
+    if text.lower() == "off":
+        return 0.0
+    return papers if text.lower() == "on" and papers else float(text)
 
 
 def _phase_value(name: str, text: str) -> int | tuple[float, float]:
