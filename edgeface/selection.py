@@ -65,7 +65,7 @@ def rank(
             continue
         verdict = verdicts[name]
         precisions = _precisions(verdict) if precision == "auto" else (precision,)
-        artifact = bundle.best(BACKENDS[name].formats, precisions)
+        artifact = BACKENDS[name].artifact(bundle, precisions)
         if not verdict.available:
             refusal = BackendUnavailableError if verdict.version else MissingDependencyError
             ranked.append(Candidate(name, None, verdict.reason, refusal))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeface.bundle import Artifact, Bundle
 from edgeface.devicepicture import DevicePicture
 from edgeface.errors import (
     BackendUnavailableError,
@@ -119,7 +120,8 @@ class Backend:
         formats: artifact formats that it loads, the one made for it first.
         note: what else a user should know before installing it.
         caveat: what a user should know where it runs.
-        precisions: what "auto" takes, the fastest first.
+        strongly_typed: computes in the types of the file, and takes int8 only as made for it;
+            others lower fp32 by themselves, and read each other's int8.
         patience: seconds that probing may take.
     """
 
@@ -130,13 +132,27 @@ class Backend:
     formats: tuple[str, ...]
     note: str = ""
     caveat: str = ""
-    precisions: tuple[str, ...] = ("int8", "fp32", "fp16")
+    strongly_typed: bool = False
     # A board that starts from an SD card needs tens of seconds to import a vendor's package.
     patience: float = 60.0
 
     def installed_package(self) -> str | None:
         """Name of the vendor package that is installed, found without importing it."""
         return next((package for package in self.packages if find_spec(package)), None)
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """What "auto" takes, the fastest first; fp16 saves only space where fp32 is lowered."""
+        return ("int8", "fp16", "fp32") if self.strongly_typed else ("int8", "fp32", "fp16")
+
+    def artifact(self, bundle: Bundle, precisions: Sequence[str]) -> Artifact | None:
+        """Return the artifact of the first precision that it can load, or None."""
+        for precision in precisions:
+            own_only = self.strongly_typed and precision == "int8"
+            found = bundle.best(self.formats[: 1 if own_only else None], (precision,))
+            if found is not None:
+                return found
+        return None
 
     def legacy(self) -> str | None:
         """Say that it runs on a package that has a successor, or return None."""
@@ -154,9 +170,6 @@ class Backend:
         return f"the package '{self.packages[0]}' is not installed; {remedy}"
 
 
-# TensorRT computes in the types of the file; the others lower fp32 by themselves where that is
-# faster, and take fp16 files to save space only.
-_STRONGLY_TYPED = ("int8", "fp16", "fp32")
 _UNVERIFIED = "this release of edgeface was tested without a GPU: check its faces on yours"
 
 BACKENDS = {
@@ -170,7 +183,7 @@ BACKENDS = {
             ("tensorrt", "onnx"),
             note="for NVIDIA GPUs; on a Jetson it comes with JetPack",
             caveat=_UNVERIFIED,
-            precisions=_STRONGLY_TYPED,
+            strongly_typed=True,
             patience=180.0,
         ),
         Backend(
@@ -181,7 +194,7 @@ BACKENDS = {
             ("tensorrt", "onnx"),
             note="for GeForce and RTX GPUs",
             caveat=_UNVERIFIED,
-            precisions=_STRONGLY_TYPED,
+            strongly_typed=True,
         ),
         Backend(
             "openvino",

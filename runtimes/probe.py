@@ -150,7 +150,7 @@ def _run_shipped_model(wanted: Backend) -> str:
     device = ""
     for bundle in map(load_bundle, shipped_models()):
         for precision in ("fp32", "int8"):
-            artifact = bundle.best(wanted.formats, (precision,))
+            artifact = wanted.artifact(bundle, (precision,))
             if artifact is not None:
                 device = _run(wanted, bundle, artifact)
         if device:

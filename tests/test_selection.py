@@ -114,6 +114,11 @@ def test_a_backend_takes_the_artifact_made_for_it_but_the_fastest_precision_firs
     rtx = {"tensorrt-rtx": own["tensorrt"]}
     assert ranked == {**own, **rtx, "onnxruntime": int8, "tflite": None}
 
+    bundle = replace(BUNDLE, artifacts=(int8, ONNX))
+    ranked = {candidate.backend: candidate.artifact for candidate in rank(GPU, ALL, bundle)}
+    assert ranked["openvino"] == ranked["onnxruntime"] == int8
+    assert ranked["tensorrt"] == ranked["tensorrt-rtx"] == ONNX, "another's int8 does not parse"
+
     bundle = replace(BUNDLE, artifacts=(int8, replace(own["openvino"], precision="fp32")))
     ranked = {candidate.backend: candidate.artifact for candidate in rank(X86, ALL, bundle)}
     assert ranked["openvino"] == int8

@@ -83,7 +83,7 @@ def main() -> int:
     passed = ran = 0
     for backend in ("onnxruntime",) if args.dry_run else args.backends:
         for precision in ("fp32", "fp16", "int8"):
-            if bundle.best(BACKENDS[backend].formats, (precision,)) is None:
+            if BACKENDS[backend].artifact(bundle, (precision,)) is None:
                 continue
             try:
                 result = run(args.model, backend, precision, args.long_side, dataset)

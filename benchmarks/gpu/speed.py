@@ -55,7 +55,7 @@ def cases(models: list[str], backends: tuple[str, ...], labels: list[str]) -> It
     for bundle in map(load_bundle, models):
         for backend in backends:
             for precision in PRECISIONS:
-                artifact = bundle.best(BACKENDS[backend].formats, (precision,))
+                artifact = BACKENDS[backend].artifact(bundle, (precision,))
                 if artifact:
                     yield from (Case(bundle, backend, artifact, label) for label in labels)
 

@@ -14,7 +14,7 @@ import pytest
 
 from edgeface.bundle import load_bundle, shipped_models
 from edgeface.errors import BackendUnavailableError, ModelIntegrityError
-from edgeface.runtimes.base import INPUT, OUTPUTS, RuntimeOptions
+from edgeface.runtimes.base import BACKENDS, INPUT, OUTPUTS, RuntimeOptions
 from edgeface.runtimes.nvidia.build import build
 from edgeface.runtimes.nvidia.profiles import Profile, first_profile, profile_for
 from edgeface.runtimes.nvidia.vendor import Vendor, find_vendor
@@ -145,8 +145,8 @@ def artifacts() -> list[Any]:
     found = []
     for bundle in map(load_bundle, shipped_models()):
         for precision in ("fp32", "fp16", "int8"):
-            artifact = bundle.best(("tensorrt", "onnx"), (precision,))
-            if artifact is not None and not (precision == "int8" and artifact.format == "onnx"):
+            artifact = BACKENDS["tensorrt-rtx"].artifact(bundle, (precision,))
+            if artifact is not None:
                 found.append(pytest.param(bundle, artifact, id=f"{bundle.name}-{precision}"))
     return found
 
