@@ -82,6 +82,7 @@ def _accuracy(rows: Sequence[Row], size: str) -> str:
         f"| {row.file.target} | {row.file.precision} | {_figures(row.verdicts[size])} "
         f"| {'yes' if row.verdicts[size].within(PUBLISH) else 'NO'} |"
         for row in rows
+        if size in row.verdicts
     ]
     return "\n".join(lines)
 
