@@ -20,6 +20,8 @@ from edgeface.runtimes.base import Outputs
 
 Track: TypeAlias = Callable[[Sequence[Any], str], Iterable[Any]]
 
+# What an artifact for that target is made of, and judged beside.
+SOURCES = {"onnx": "onnx", "openvino": "onnx", "tensorrt": "onnx", "tflite": "tflite"}
 EXPLAINED_PICTURES = 8
 AP_PICTURES = 60
 AP_LAYERS = 5
@@ -57,7 +59,6 @@ class Judge:
     """Measures quantised artifacts of one model beside its fp32, which it measures once.
 
     Args:
-        source: the ONNX file at fp32.
         geometry: anchors and padding of the model.
         data: pictures that neither training nor calibration saw.
         track: shows progress over items with a description.
@@ -65,63 +66,60 @@ class Judge:
 
     def __init__(
         self,
-        source: bytes,
         geometry: Geometry,
         data: EvaluationData,
         track: Track = lambda items, _: items,
     ) -> None:
-        self._source = source
         self._geometry = geometry
         self._data = data
         self._track = track
-        self._references: dict[int, Accuracy] = {}
+        self._references: dict[tuple[bytes, int], Accuracy] = {}
 
-    def __call__(self, target: str, content: bytes) -> Verdict:
-        """Measure an artifact made for a target on all of the data."""
-        return self._verdict(target, content, self._data)
+    def verdict(self, target: str, source: bytes, content: bytes) -> Verdict:
+        """Measure an artifact beside the float32 file that it was made of, on all of the data."""
+        return self._verdict(target, source, content, self._data)
 
     def costs(
-        self, target: str, layers: Sequence[str], quantise: Quantise
+        self, target: str, source: bytes, layers: Sequence[str], quantise: Quantise
     ) -> tuple[LayerCost, ...]:
         """Measure what each layer costs, with the average precision of the worst few.
 
         Args:
             target: what the artifacts are made for.
+            source: the float32 file.
             layers: all layers that can be quantised.
             quantise: makes an artifact with the given layers kept in float.
         """
-        frames = self._frames()
-        with self._trial("onnx", self._source) as reference:
-            expected = _outputs(reference, frames)
+        frames = self._frames(target, source, EXPLAINED_PICTURES)
         costs = layer_costs(
             layers,
             quantise,
             partial(self._run, target),
-            expected,
+            self._run(SOURCES[target], source, frames),
             frames,
             lambda names: self._track(names, f"layers for {target}"),
         )
         every, few = frozenset(layers), self._data.limit(AP_PICTURES)
         measured = {}
         for cost in worst_first(costs)[:AP_LAYERS]:
-            verdict = self._verdict(target, quantise(every - {cost.layer}), few)
+            verdict = self._verdict(target, source, quantise(every - {cost.layer}), few)
             measured[cost.layer] = verdict.reference.hard - verdict.candidate.hard
         return tuple(replace(cost, ap=measured.get(cost.layer)) for cost in costs)
 
-    def milliseconds(self, target: str, *contents: bytes) -> list[float]:
+    def milliseconds(self, target: str, source: bytes, *contents: bytes) -> list[float]:
         """Time the network alone at long side 640, the artifacts taking turns."""
-        frame = self._frames(1)[0]
+        [frame] = self._frames(target, source, 1)
         with ExitStack() as stack:
             trials = [stack.enter_context(self._trial(target, one)) for one in contents]
             calls = {number: partial(one.infer, frame) for number, one in enumerate(trials)}
             return list(interleaved(calls, ROUNDS).values())
 
-    def _verdict(self, target: str, content: bytes, data: EvaluationData) -> Verdict:
-        count = len(data.pictures)
-        if count not in self._references:
-            self._references[count] = self._measure("onnx", self._source, data, "fp32")
+    def _verdict(self, target: str, source: bytes, content: bytes, data: EvaluationData) -> Verdict:
+        key = source, len(data.pictures)
+        if key not in self._references:
+            self._references[key] = self._measure(SOURCES[target], source, data, "fp32")
         candidate = self._measure(target, content, data, f"int8 for {target}")
-        return Verdict(self._references[count], candidate)
+        return Verdict(self._references[key], candidate)
 
     def _measure(self, target: str, content: bytes, data: EvaluationData, label: str) -> Accuracy:
         with self._trial(target, content) as trial:
@@ -132,20 +130,24 @@ class Judge:
 
     def _run(self, target: str, content: bytes, frames: Sequence[Picture]) -> list[Outputs]:
         with self._trial(target, content) as trial:
-            return _outputs(trial, frames)
+            return [
+                {name: out.copy() for name, out in trial.infer(frame).items()} for frame in frames
+            ]
 
-    def _frames(self, count: int = EXPLAINED_PICTURES) -> list[Picture]:
-        with self._trial("onnx", self._source) as trial:
+    def _frames(self, target: str, source: bytes, count: int) -> list[Picture]:
+        with self._trial(SOURCES[target], source) as trial:
             pictures = spread(self._data.pictures, count)
             return [trial.place(read_image(picture.path))[0] for picture in pictures]
 
 
 def publish(
     target: str,
+    source: bytes,
     layers: Sequence[str],
     quantise: Quantise,
     judge: Judge,
     *,
+    sketch: Quantise | None = None,
     accept_drop: bool = False,
     explain: bool = False,
 ) -> Published:
@@ -155,9 +157,11 @@ def publish(
 
     Args:
         target: "onnx", "openvino", "tflite" or "tensorrt".
+        source: the float32 file: TFLite for "tflite", ONNX for the others.
         layers: all layers that can be quantised.
         quantise: makes an artifact with the given layers kept in float.
         judge: measures it.
+        sketch: a cheaper quantiser, good enough to find the layers that cost most.
         accept_drop: be content with ``gate.FLOOR``.
         explain: measure what each layer costs, even where nothing has to be mended.
 
@@ -166,19 +170,19 @@ def publish(
     """
     bounds = FLOOR if accept_drop else PUBLISH
     content = quantise(frozenset())
-    verdict = judge(target, content)
+    verdict = judge.verdict(target, source, content)
     fine = verdict.within(bounds)
-    costs = judge.costs(target, layers, quantise) if explain or not fine else ()
+    costs: tuple[LayerCost, ...] = ()
+    if explain or not fine:
+        costs = judge.costs(target, source, layers, sketch or quantise)
     fallback = None
     if not fine:
         order = [cost.layer for cost in worst_first(costs)]
         all_int8 = content
-        content, kept, verdict = keep_worst_float(order, quantise, partial(judge, target), bounds)
-        after, before = judge.milliseconds(target, content, all_int8)
+        content, kept, verdict = keep_worst_float(
+            order, quantise, partial(judge.verdict, target, source), bounds
+        )
+        after, before = judge.milliseconds(target, source, content, all_int8)
         fallback = Fallback(kept, after, before)
     accepted = require(verdict, f"int8 for {target}", accept_drop=accept_drop)
     return Published(content, verdict, accepted, fallback, costs)
-
-
-def _outputs(trial: Trial, frames: Sequence[Picture]) -> list[Outputs]:
-    return [{name: out.copy() for name, out in trial.infer(frame).items()} for frame in frames]

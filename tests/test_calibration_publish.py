@@ -71,7 +71,7 @@ def test_a_trial_finds_what_the_detector_finds(astronaut: NDArray[np.uint8]) -> 
 
 def test_what_is_accurate_is_published_as_it_is(data: EvaluationData) -> None:
     quantise = quantiser(dict.fromkeys(LAYERS, 1e-4))
-    published = publish("onnx", LAYERS, quantise, Judge(fp32(), geometry(), data))
+    published = publish("onnx", fp32(), LAYERS, quantise, Judge(geometry(), data))
     assert published.content == quantise(frozenset())
     assert published.fallback is None
     assert not published.accepted_drop
@@ -82,7 +82,7 @@ def test_what_is_accurate_is_published_as_it_is(data: EvaluationData) -> None:
 
 def test_the_layer_that_ruins_the_landmarks_stays_in_float(data: EvaluationData) -> None:
     quantise = quantiser({**dict.fromkeys(LAYERS, 1e-4), RUINED: 1.0})
-    published = publish("onnx", LAYERS, quantise, Judge(fp32(), geometry(), data))
+    published = publish("onnx", fp32(), LAYERS, quantise, Judge(geometry(), data))
     assert published.content == quantise(frozenset({RUINED}))
     assert published.fallback is not None
     assert published.fallback.kept_float == (RUINED,)
@@ -96,16 +96,18 @@ def test_the_layer_that_ruins_the_landmarks_stays_in_float(data: EvaluationData)
 def test_what_half_in_float_cannot_mend_is_refused(data: EvaluationData) -> None:
     quantise = quantiser(dict.fromkeys(LAYERS, 1.0))
     with pytest.raises(AccuracyError, match="half of its layers in float"):
-        publish("onnx", LAYERS, quantise, Judge(fp32(), geometry(), data))
+        publish("onnx", fp32(), LAYERS, quantise, Judge(geometry(), data))
 
 
 def test_an_accepted_drop_is_marked(data: EvaluationData) -> None:
-    judge = Judge(fp32(), geometry(), data)
+    judge = Judge(geometry(), data)
     quantisers = (quantiser({RUINED: noise}) for noise in np.geomspace(0.005, 0.5, 40))
     quantise = next(
-        one for one in quantisers if 1.05 < judge("onnx", one(frozenset())).landmark_ratio < 1.25
+        one
+        for one in quantisers
+        if 1.05 < judge.verdict("onnx", fp32(), one(frozenset())).landmark_ratio < 1.25
     )
-    published = publish("onnx", LAYERS, quantise, judge, accept_drop=True)
+    published = publish("onnx", fp32(), LAYERS, quantise, judge, accept_drop=True)
     assert published.content == quantise(frozenset())
     assert published.to_dict()["accepted_accuracy_drop"] is True
 
@@ -117,7 +119,7 @@ def test_explaining_measures_every_layer(data: EvaluationData) -> None:
         seen.append(description)
         return items
 
-    judge = Judge(fp32(), geometry(), data, track)
+    judge = Judge(geometry(), data, track)
     published = publish("onnx", LAYERS, quantiser(dict.fromkeys(LAYERS, 1e-4)), judge, explain=True)
     assert [cost.layer for cost in published.costs] == list(LAYERS)
     assert all(np.isfinite(cost.worst) for cost in published.costs)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from edgeface.bundle import load_bundle, write_atomic
 from edgeface.cli.files import check_writable
-from edgeface.cli.progress import track
+from edgeface.cli.gating import add_evaluation_options, show
 
 NAME = "conversion"
 EPILOG = """\
@@ -45,23 +43,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
 
 
-def add_evaluation_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    """Add --evaluate, --held-out and --limit."""
-    parser.add_argument(
-        "--evaluate", metavar="DIR", type=Path, action="append", default=[], required=required,
-        help="pictures to measure on; give it twice: a folder with WIDER FACE's ground truth, and "
-        "one with a label.txt with landmarks",
-    )  # fmt: skip
-    parser.add_argument(
-        "--held-out", metavar="SHARE", type=float,
-        help="of label.txt take only the pictures that a training with this share held out "
-        "(default: all)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--limit", metavar="N", type=int, help="use at most N pictures of each (default: all)"
-    )
-
-
 def run(args: argparse.Namespace) -> int:
     """Measure, write the report and print it."""
     from edgeface.calibration.accuracy import load_evaluation_data
@@ -77,14 +58,10 @@ def run(args: argparse.Namespace) -> int:
     sizes = {
         name: side for name, side in SIZES.items() if side == LONG_SIDE or not args.long_side_only
     }
-    result = report(bundle, bundle_files(bundle, {}), data, sizes=sizes, track=_track)
+    result = report(bundle, bundle_files(bundle, {}), data, sizes=sizes, track=show)
     text = to_markdown(result, f"{NAME}.png")
     write_atomic(folder / f"{NAME}.png", to_plot(result))
     write_atomic(folder / f"{NAME}.json", (json.dumps(result.to_dict(), indent=2) + "\n").encode())
     write_atomic(folder / f"{NAME}.md", text.encode())
     print(text)
     return 0
-
-
-def _track(items: Sequence[Any], description: str) -> Iterable[Any]:
-    return track(items, description, unit="picture")
