@@ -62,6 +62,7 @@ class Judge:
         geometry: anchors and padding of the model.
         data: pictures that neither training nor calibration saw.
         track: shows progress over items with a description.
+        tflite_sizes: (width, height) pairs that static TFLite files accept; empty: any.
     """
 
     def __init__(
@@ -69,7 +70,10 @@ class Judge:
         geometry: Geometry,
         data: EvaluationData,
         track: Track = lambda items, _: items,
+        *,
+        tflite_sizes: Sequence[tuple[int, int]] = (),
     ) -> None:
+        self._tflite_sizes = tflite_sizes
         self._geometry = geometry
         self._data = data
         self._track = track
@@ -126,7 +130,8 @@ class Judge:
             return measure(trial, data, lambda items: self._track(items, f"judging {label}"))
 
     def _trial(self, target: str, content: bytes) -> Trial:
-        return Trial(content, RUNNERS[target], self._geometry)
+        sizes = self._tflite_sizes if target == "tflite" else ()
+        return Trial(content, RUNNERS[target], self._geometry, input_sizes=sizes)
 
     def _run(self, target: str, content: bytes, frames: Sequence[Picture]) -> list[Outputs]:
         with self._trial(target, content) as trial:

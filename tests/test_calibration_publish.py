@@ -120,7 +120,8 @@ def test_explaining_measures_every_layer(data: EvaluationData) -> None:
         return items
 
     judge = Judge(geometry(), data, track)
-    published = publish("onnx", LAYERS, quantiser(dict.fromkeys(LAYERS, 1e-4)), judge, explain=True)
+    quantise = quantiser(dict.fromkeys(LAYERS, 1e-4))
+    published = publish("onnx", fp32(), LAYERS, quantise, judge, explain=True)
     assert [cost.layer for cost in published.costs] == list(LAYERS)
     assert all(np.isfinite(cost.worst) for cost in published.costs)
     assert {"judging fp32", "judging int8 for onnx", "layers for onnx"} <= set(seen)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgeface.calibration.publish import Judge, Published
     from edgeface.calibration.quantize import QuantizationOptions
     from edgeface.calibration.subset import CalibrationSet
+    from edgeface.nets import DetectorNet
 
 SKETCH_FRAMES = 16
 
@@ -145,7 +146,8 @@ def make_gate(
     args: argparse.Namespace,
     calibration: CalibrationSet,
     options: QuantizationOptions,
-    geometry: Any,
+    net: DetectorNet,
+    input_sizes: Sequence[tuple[int, int]],
 ) -> Gate:
     """Load the evaluation data, without the calibration's pictures, and make the gate.
 
@@ -155,6 +157,8 @@ def make_gate(
     """
     from edgeface.calibration.accuracy import load_evaluation_data
     from edgeface.calibration.publish import Judge
+    from edgeface.calibration.trial import Geometry
+    from edgeface.converters.parity import pad_value
 
     data = load_evaluation_data(
         args.evaluate,
@@ -163,7 +167,8 @@ def make_gate(
     )
     if args.limit is not None:
         data = data.limit(args.limit)
-    return Gate(args, Judge(geometry, data, show), calibration, options)
+    judge = Judge(Geometry(net.anchors, pad_value(net)), data, show, tflite_sizes=input_sizes)
+    return Gate(args, judge, calibration, options)
 
 
 def show(items: Sequence[Any], description: str) -> Iterable[Any]:

@@ -13,6 +13,7 @@ from edgeface.cli.progress import track
 from edgeface.errors import InvalidOptionError
 
 if TYPE_CHECKING:
+    from edgeface.calibration.quantize import QuantizationOptions
     from edgeface.calibration.subset import CalibrationSet
     from edgeface.nets import DetectorNet
 
@@ -93,15 +94,22 @@ def describe(calibration: CalibrationSet, args: argparse.Namespace) -> dict[str,
     }
 
 
+def options(args: argparse.Namespace) -> QuantizationOptions:
+    """How to quantise."""
+    from edgeface.calibration.quantize import QuantizationOptions
+
+    return QuantizationOptions(args.method, not args.per_tensor, tuple(args.keep_float))
+
+
 def quantiser(
     calibration: CalibrationSet, args: argparse.Namespace
 ) -> Callable[[str, bytes], bytes]:
     """Make the function that quantises a target's float32 file."""
-    from edgeface.calibration.quantize import QuantizationOptions, quantize
+    from edgeface.calibration.quantize import quantize
 
-    options = QuantizationOptions(args.method, not args.per_tensor, tuple(args.keep_float))
+    how = options(args)
 
     def quantise(target: str, source: bytes) -> bytes:
-        return quantize(target, source, calibration, options, partial(track, unit="picture"))
+        return quantize(target, source, calibration, how, partial(track, unit="picture"))
 
     return quantise
