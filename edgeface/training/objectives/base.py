@@ -89,19 +89,47 @@ class TrainingStep(nn.Module):
         return losses
 
 
+def total_count(count: int | torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Sum of a count over the processes of a distributed run.
+
+    Args:
+        count: this process's count, or several.
+        like: a tensor on the device that the result should be on.
+    """
+    total = torch.as_tensor(count, dtype=torch.float32, device=like.device).clone()
+    if distributed.is_initialized():
+        distributed.all_reduce(total)
+    return total
+
+
 def mean_count(count: int | torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Average of a count over the processes of a distributed run, and at least 1.
+    """Average of a count over the processes of a distributed run; their sum is at least 1.
 
     A loss that is summed and divided by it has, averaged over the processes, the gradient that one
     process with all samples would have.
 
     Args:
-        count: this process's count.
+        count: this process's count, or several.
         like: a tensor on the device that the result should be on.
     """
-    total = torch.as_tensor(count, dtype=torch.float32, device=like.device)
-    if distributed.is_initialized():
-        total = total.clone()
-        distributed.all_reduce(total)
-        total = total / distributed.get_world_size()
-    return total.clamp(min=1)
+    processes = distributed.get_world_size() if distributed.is_initialized() else 1
+    return total_count(count, like).clamp(min=1) / processes
+
+
+def largest_of_all(values: torch.Tensor, count: int) -> torch.Tensor:
+    """Indices of this process's share of the largest values of all processes.
+
+    Args:
+        values: (K,), detached; processes may have different numbers of them.
+        count: how many over all processes, the same in each.
+    """
+    most, order = values.topk(min(count, len(values)))
+    if not distributed.is_initialized():
+        return order
+    padded = values.new_full((count,), -torch.inf)
+    padded[: len(most)] = most
+    gathered = [torch.empty_like(padded) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(gathered, padded)
+    largest = torch.cat(gathered).topk(count).indices
+    share = (largest // count == distributed.get_rank()).sum()
+    return order[: int(share)]

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from edgeface.training.matching import IGNORED, NEGATIVE, POSITIVE
+from edgeface.training.objectives.base import largest_of_all, total_count
 from edgeface.training.objectives.focal import focal_loss
 from edgeface.training.recipe import Recipe
 
@@ -35,7 +36,8 @@ def ohem_losses(
 ) -> torch.Tensor:
     """Softmax losses of the positives and of the hardest negatives of the whole batch.
 
-    At least one negative counts, so that pictures without faces teach too.
+    At least one negative counts, so that pictures without faces teach too. In a distributed run
+    the batch is that of all processes.
 
     Args:
         logits: (N, A): the face's logit.
@@ -49,8 +51,8 @@ def ohem_losses(
     positive = labels == POSITIVE
     losses = functional.softplus(torch.where(positive, -logits, logits)).flatten()
     negatives = (labels == NEGATIVE).flatten().nonzero().squeeze(1)
-    hard = max(int(positive.sum().item() * negatives_per_positive), 1)
-    hardest = losses[negatives].topk(min(hard, len(negatives))).indices
+    positives = total_count(positive.sum(), logits)
+    hard = max(int(positives.item() * negatives_per_positive), 1)
     counted = positive.flatten().clone()
-    counted[negatives[hardest]] = True
+    counted[negatives[largest_of_all(losses[negatives].detach(), hard)]] = True
     return (losses * counted).view_as(logits)
