@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeface.devicepicture import DeviceArray
+from edgeface.devicepicture import DeviceArray, is_device_array
 from edgeface.errors import InvalidImageError, InvalidOptionError
 from edgeface.imageheader import declared_size, is_cut
 
@@ -71,6 +71,11 @@ def read_image(
         return _decode(bytes(source), f"{len(source)} bytes", max_pixels)
     if hasattr(source, "mode") and hasattr(source, "convert"):
         return _from_pil(source)  # type: ignore[arg-type]
+    if is_device_array(source):
+        raise InvalidImageError(
+            "expected a picture in the memory of the CPU, got one in that of a GPU; copy it "
+            "(tensor.cpu().numpy(), cupy.asnumpy(array)), or call Detector('tensorrt') with it"
+        )
     raise InvalidImageError(
         "expected a path, bytes, a NumPy array or a PIL picture, got "
         f"{type(source).__name__}; convert it with numpy.asarray"

@@ -115,7 +115,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     return fake
 
 
-HOST = replace(startup.host(), machine="x86_64", nvidia=False, cores=16)
+HOST = replace(startup.host(), machine="x86_64", nvidia=False, cores=16, core_types=())
 
 
 @pytest.fixture

@@ -68,12 +68,14 @@ def build(
     _add_profile(builder, config, profile)
     vendor.log.errors.clear()
     with closing(Progress(f"a {vendor.name} engine for frames of {profile}")) as progress:
-        config.progress_monitor = monitor(vendor.api, progress)
+        steps = config.progress_monitor = monitor(vendor.api, progress)
         try:
             engine = builder.build_serialized_network(network, config)
         except Exception as error:
             raise _failed(vendor, profile, error) from error
     del parser
+    if steps.interrupted:
+        raise KeyboardInterrupt
     if engine is None:
         raise _failed(vendor, profile, None)
     return Built(bytes(engine), vendor.timings(config))

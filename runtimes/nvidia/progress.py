@@ -67,11 +67,16 @@ class Progress:
 
 
 def monitor(api: Any, progress: Progress) -> Any:
-    """Make the ``IProgressMonitor`` that tells TensorRT's steps to a ``Progress``."""
+    """Make the ``IProgressMonitor`` that tells TensorRT's steps to a ``Progress``.
+
+    TensorRT swallows what a step raises, so a key press that interrupts one ends the build and is
+    remembered in ``interrupted``.
+    """
 
     class Monitor(api.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             api.IProgressMonitor.__init__(self)
+            self.interrupted = False
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:  # noqa: ARG002
             progress.begin(phase_name, num_steps)
@@ -80,7 +85,10 @@ def monitor(api: Any, progress: Progress) -> Any:
             progress.end(phase_name)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            progress.advance(phase_name, step + 1)
-            return True
+            try:
+                progress.advance(phase_name, step + 1)
+            except KeyboardInterrupt:
+                self.interrupted = True
+            return not self.interrupted
 
     return Monitor()

@@ -17,6 +17,7 @@ from edgeface.errors import BackendUnavailableError, ModelIntegrityError
 from edgeface.runtimes.base import BACKENDS, INPUT, OUTPUTS, RuntimeOptions
 from edgeface.runtimes.nvidia.build import build
 from edgeface.runtimes.nvidia.profiles import Profile, first_profile, profile_for
+from edgeface.runtimes.nvidia.progress import Progress
 from edgeface.runtimes.nvidia.vendor import Vendor, find_vendor
 
 pytest.importorskip("tensorrt_rtx", reason="needs the extra 'tensorrt-rtx'")
@@ -173,6 +174,21 @@ def test_building_tells_how_far_it_is(
     shares = [int(line.split(": ")[1].rstrip("%")) for line in lines]
     assert "edgeface builds a tensorrt-rtx engine for frames of 1x640x480: " in lines[0]
     assert 0 <= min(shares) < 50 < max(shares) <= 100
+
+
+def test_a_key_press_ends_a_build(
+    vendor: Vendor, model: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+
+    def press(self: Progress, phase: str, done: int) -> None:
+        steps.append(phase)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Progress, "advance", press)
+    with pytest.raises(KeyboardInterrupt):
+        build(vendor, model, ONE)
+    assert len(steps) < 30, "the library ends soon after"
 
 
 def test_an_operator_that_the_parser_rejects_is_named(vendor: Vendor) -> None:

@@ -109,6 +109,18 @@ def test_other_backends_refuse_pictures_on_the_gpu(gpu: Any) -> None:
         detector(picture)
 
 
+def test_streams_take_no_pictures_on_the_gpu(gpu: Any) -> None:
+    picture = OnDevice(gpu, np.zeros((64, 64, 3), np.uint8))
+    with (
+        Detector("onnxruntime") as detector,
+        detector.stream([picture], "every") as stream,
+        pytest.raises(
+            InvalidImageError, match=r"in the memory of the CPU, got one .*call Detector"
+        ),
+    ):
+        next(stream)
+
+
 @pytest.mark.usefixtures("known")
 def test_auto_goes_from_one_library_to_the_next(gpu: Any) -> None:
     with Detector() as detector:
