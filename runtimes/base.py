@@ -120,8 +120,8 @@ class Backend:
         formats: artifact formats that it loads, the one made for it first.
         note: what else a user should know before installing it.
         caveat: what a user should know where it runs.
-        strongly_typed: computes in the types of the file, and takes int8 only as made for it;
-            others lower fp32 by themselves, and read each other's int8.
+        strongly_typed: computes in the types of the file, and takes fp16 and int8 only as made for
+            it; others lower fp32 by themselves, and read each other's files.
         patience: seconds that probing may take.
     """
 
@@ -148,7 +148,7 @@ class Backend:
     def artifact(self, bundle: Bundle, precisions: Sequence[str]) -> Artifact | None:
         """Return the artifact of the first precision that it can load, or None."""
         for precision in precisions:
-            own_only = self.strongly_typed and precision == "int8"
+            own_only = self.strongly_typed and precision != "fp32"
             found = bundle.best(self.formats[: 1 if own_only else None], (precision,))
             if found is not None:
                 return found

@@ -100,10 +100,12 @@ def test_auto_takes_the_fastest_precision_and_fp16_last() -> None:
 
 def test_auto_takes_fp16_before_fp32_where_the_file_decides_what_runs() -> None:
     half = replace(ONNX, precision="fp16")
-    ranked = rank(GPU, ALL, replace(BUNDLE, artifacts=(ONNX, half)))
-    artifacts = {candidate.backend: candidate.artifact for candidate in ranked}
-    assert artifacts["tensorrt"] == artifacts["tensorrt-rtx"] == half
-    assert artifacts["onnxruntime"] == artifacts["openvino"] == ONNX
+    own = replace(half, format="tensorrt")
+    for artifacts, taken in (((ONNX, half, own), own), ((ONNX, half), ONNX)):
+        ranked = rank(GPU, ALL, replace(BUNDLE, artifacts=artifacts))
+        found = {candidate.backend: candidate.artifact for candidate in ranked}
+        assert found["tensorrt"] == found["tensorrt-rtx"] == taken
+        assert found["onnxruntime"] == found["openvino"] == ONNX
 
 
 def test_a_backend_takes_the_artifact_made_for_it_but_the_fastest_precision_first() -> None:

@@ -1,7 +1,6 @@
 """Real engines of the shipped model: TensorRT-RTX parses and builds them without a GPU.
 
-fp16 and QDQ graphs are made here where the bundle ships none; what an engine computes, only a GPU
-can show.
+What an engine computes, only a GPU can show.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 
 from edgeface.bundle import load_bundle, shipped_models
+from edgeface.converters.half import compute_half
 from edgeface.errors import BackendUnavailableError, ModelIntegrityError
 from edgeface.runtimes.base import BACKENDS, INPUT, OUTPUTS, RuntimeOptions
 from edgeface.runtimes.nvidia.build import build
@@ -34,33 +34,6 @@ PROFILES = {
 @pytest.fixture(scope="module")
 def vendor() -> Vendor:
     return find_vendor("tensorrt-rtx")
-
-
-def half(model: bytes) -> bytes:
-    """The graph in fp16 between its uint8 input and float32 outputs."""
-    onnx = pytest.importorskip("onnx")
-    from onnx import TensorProto, helper, numpy_helper
-
-    proto = onnx.load_from_string(model)
-    graph = proto.graph
-    del graph.value_info[:]
-    for tensor in graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT:
-            values = numpy_helper.to_array(tensor).astype(np.float16)
-            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    for node in graph.node:
-        if node.op_type == "Cast":
-            node.attribute[0].i = TensorProto.FLOAT16
-    names = {output.name for output in graph.output}
-    for node in graph.node:
-        for index, name in enumerate(node.output):
-            if name in names:
-                node.output[index] = f"{name}_half"
-    graph.node.extend(
-        helper.make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT)
-        for name in sorted(names)
-    )
-    return bytes(proto.SerializeToString())
 
 
 def quantized(model: bytes) -> bytes:
@@ -126,7 +99,7 @@ def test_fp32_builds(vendor: Vendor, model: bytes, profile: Profile) -> None:
 
 @pytest.mark.parametrize("profile", [ONE, PROFILES["any batch"]], ids=["one size", "any batch"])
 def test_fp16_builds(vendor: Vendor, model: bytes, profile: Profile) -> None:
-    graph = half(model)
+    graph = compute_half(model)
     types, _ = described(vendor, graph)
     assert "HALF" in types
     assert len(build(vendor, graph, profile).engine) < len(build(vendor, model, profile).engine)
@@ -230,7 +203,7 @@ def test_an_engine_for_a_gpu_that_is_not_here_is_an_error(vendor: Vendor, model:
 
 
 def test_outputs_keep_the_names_and_types_of_the_contract(vendor: Vendor, model: bytes) -> None:
-    for graph in (model, half(model), quantized(model)):
+    for graph in (model, compute_half(model), quantized(model)):
         builder = vendor.builder()
         network = vendor.network(builder)
         parser = vendor.api.OnnxParser(network, vendor.log)
