@@ -20,7 +20,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -172,23 +172,40 @@ def write_facts(folder: Path, board: Board) -> None:
 
 
 def run(
-    root: Path, name: str, command: Sequence[str], timeout: float | None = None
+    root: Path, name: str, command: Sequence[str], instructions: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command on a board and return what it printed."""
+    """Run a command on a board and return what it printed.
+
+    Args:
+        root: what ``build`` made.
+        name: of the board.
+        command: with its arguments.
+        instructions: file on the board for the instructions that qemu translates; "": none.
+    """
     environment = {
         "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
         "HOME": f"/boards/{name}",
         "LANG": "C.UTF-8",
         "QEMU_CPU": BOARDS[name].cpu,
     }
+    if instructions:
+        environment |= {"QEMU_LOG": "in_asm", "QEMU_LOG_FILENAME": instructions}
     return subprocess.run(
         [*NAMESPACES, "sh", "-c", ENTER, "sh", str(root), _binfmt(), name, *command],
         env=environment,
         capture_output=True,
         text=True,
-        timeout=timeout,
         check=False,
     )
+
+
+def translated(log: Path) -> Iterator[int]:
+    """The instructions that qemu translated, as numbers: each once per block of code."""
+    with log.open() as lines:
+        for line in lines:
+            address, _, rest = line.partition(":")
+            if address.startswith("0x"):
+                yield int(rest.split()[0], 16)
 
 
 def _binfmt() -> str:
