@@ -177,7 +177,7 @@ def test_the_second_step_regresses_from_where_the_first_one_ended() -> None:
     outputs.first_deltas.normal_(0, 0.5, generator=torch.Generator().manual_seed(0))
     refined = refine(anchors.priors, outputs.first_deltas, (0.1, 0.2))
     step = match_second_step(outputs, anchors, refined, targets, make_recipe())
-    coarse = step.index >= len(anchors.priors) - outputs.first_deltas.shape[1]
+    coarse = step.places >= len(anchors.priors) - outputs.first_deltas.shape[1]
     assert coarse.any() and (~coarse).any()
     assert not torch.equal(step.anchors[coarse], step.priors[coarse])
     assert torch.equal(step.anchors[~coarse], step.priors[~coarse])
@@ -187,13 +187,13 @@ def test_the_second_step_regresses_from_where_the_first_one_ended() -> None:
         [(centres - step.anchors[:, :2]) / (0.1 * step.anchors[:, 2:]),
          (sizes / step.anchors[:, 2:]).log() / 0.2], 1
     )  # fmt: skip
-    outputs.deltas[step.owners, step.index] = deltas
+    outputs.deltas[step.owners, step.places] = deltas
     assert box_loss(outputs, step, targets, (0.1, 0.2)).item() < 1e-6
-    outputs.deltas[step.owners, step.index] += 2.0
+    outputs.deltas[step.owners, step.places] += 2.0
     assert box_loss(outputs, step, targets, (0.1, 0.2)).item() == pytest.approx(4 * 1.5, rel=1e-4)
     points = targets.points[step.faces]
     wanted = (points - step.priors[:, None, :2]) / (0.1 * step.priors[:, None, 2:])
-    outputs.landmarks[step.owners, step.index] = wanted.flatten(1).nan_to_num(1e3)
+    outputs.landmarks[step.owners, step.places] = wanted.flatten(1).nan_to_num(1e3)
     assert landmark_loss(outputs, step, targets, (0.1, 0.2)).item() < 1e-4
 
 

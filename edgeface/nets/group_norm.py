@@ -27,12 +27,14 @@ class GroupNorm(nn.GroupNorm):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Map (N, channels, H, W) to the same shape."""
         if self.training:
-            return super().forward(features)
+            trained: torch.Tensor = super().forward(features)
+            return trained
         means = self.gather(features.mean((2, 3), keepdim=True))
         centred = features - self.spread(means)
         variances = self.gather((centred * centred).mean((2, 3), keepdim=True))
         scale = self.spread(torch.rsqrt(variances + self.eps)) * self.weight[:, None, None]
-        return centred * scale + self.bias[:, None, None]
+        normal: torch.Tensor = centred * scale + self.bias[:, None, None]
+        return normal
 
 
 def use_group_norm(module: nn.Module, groups: int) -> None:

@@ -61,7 +61,7 @@ def sizes_to_centres(anchors_per_cell: int) -> torch.Tensor:
     """0/1 matrix (4A, 4A) that moves each anchor's delta w to its x, delta h to its y, else 0."""
     anchor = torch.zeros(4, 4)
     anchor[0, 2] = anchor[1, 3] = 1
-    return torch.block_diag(*[anchor] * anchors_per_cell)
+    return torch.kron(torch.eye(anchors_per_cell), anchor)
 
 
 class TwoStepHead(nn.Module):

@@ -64,7 +64,7 @@ class SecondStep(NamedTuple):
         faces: int64 (K,): their faces, as rows of the batch's.
         anchors: float32 (K, 4): their centre-size boxes, refined by the first step.
         priors: float32 (K, 4): the regular ones.
-        index: int64 (K,): their numbers among the A anchors.
+        places: int64 (K,): their numbers among the A anchors.
     """
 
     labels: torch.Tensor
@@ -72,7 +72,7 @@ class SecondStep(NamedTuple):
     faces: torch.Tensor
     anchors: torch.Tensor
     priors: torch.Tensor
-    index: torch.Tensor
+    places: torch.Tensor
 
 
 def regular_anchors(spec: AnchorSpec, images: torch.Tensor) -> Anchors:
@@ -226,7 +226,7 @@ def box_loss(
 ) -> torch.Tensor:
     """Second term of equation 1: smooth L1 on the refined anchors."""
     wanted = encode(targets.faces[step.faces], step.anchors, variances)
-    got = outputs.deltas[step.owners, step.index]
+    got = outputs.deltas[step.owners, step.places]
     return functional.smooth_l1_loss(got, wanted, reduction="sum") / mean_count(len(got), got)
 
 
@@ -247,6 +247,6 @@ def landmark_loss(
     """Smooth L1 of the landmarks, ours: relative to the regular anchors, as the SDK decodes."""
     wanted = encode_points(targets.points[step.faces], step.priors, variances[0])
     known = ~wanted.isnan().any(1)
-    got = outputs.landmarks[step.owners[known], step.index[known]]
+    got = outputs.landmarks[step.owners[known], step.places[known]]
     loss = functional.smooth_l1_loss(got, wanted[known], reduction="sum")
     return loss / mean_count(len(got), got)
