@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from edgeface.errors import CalibrationError, InvalidOptionError, missing_extra
+from edgeface.errors import (
+    CalibrationError,
+    InvalidOptionError,
+    ModelIntegrityError,
+    missing_extra,
+)
+from edgeface.runtimes.base import check_graph
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+STANDARD = ("", "ai.onnx")
 ACTIVATIONS = ("LeakyRelu", "Relu", "Clip", "Sigmoid", "PRelu")
 # What carries a head's output to the graph's without computing.
 CARRIERS = ("Reshape", "Transpose")
@@ -24,13 +31,13 @@ def read_graph(source: bytes) -> Any:
         import onnx
     except ImportError as error:
         raise missing_extra("onnx", "quantize") from error
-    from edgeface.errors import ModelIntegrityError
-    from edgeface.runtimes.base import check_graph
-
     try:
         model = onnx.load_from_string(source)
+        _check_operators(model, onnx.defs.has)
         onnx.checker.check_model(model)
         check_graph([i.name for i in model.graph.input], [o.name for o in model.graph.output])
+    except CalibrationError:
+        raise
     except ModelIntegrityError as error:
         raise CalibrationError(str(error)) from error
     except Exception as error:
@@ -39,6 +46,17 @@ def read_graph(source: bytes) -> Any:
             "make it with 'edgeface export'"
         ) from error
     return model
+
+
+def _check_operators(model: Any, known: Callable[[str], bool]) -> None:
+    weights = {one.name for one in model.graph.initializer}
+    for node in model.graph.node:
+        if node.domain not in STANDARD or not known(node.op_type):
+            weight = next((name for name in node.input if name in weights), "")
+            raise CalibrationError(
+                f"expected operators of ONNX, got '{node.op_type}' in the layer "
+                f"'{layer_name(weight, node.name)}'; only graphs of 'edgeface export' are quantised"
+            )
 
 
 def layers(model: Any) -> dict[str, list[Any]]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 Range = tuple[float, float]
 
 BINS = 8192
+SAMPLES = 1 << 16
 LEVELS = 256
 PERCENTILE = 99.999
 CANDIDATES = 96
@@ -27,8 +28,8 @@ SMALLEST = 1e-6
 class Histogram:
     """Counts of values in equal bins between -limit and limit, and the exact extremes.
 
-    The limit doubles, and neighbouring bins merge, whenever a value lies beyond it: no value is
-    lost, whatever the order in which they come, and memory stays the same.
+    The limit doubles, and neighbouring bins merge, whenever a value lies beyond it: what was
+    counted stays counted, whatever the order in which values come, and memory stays the same.
     """
 
     low: float
@@ -42,14 +43,24 @@ class Histogram:
         return cls(np.inf, -np.inf, SMALLEST, np.zeros(BINS, np.int64))
 
     def add(self, values: NDArray[np.float32]) -> None:
-        """Count the values of an array of any shape."""
+        """Count the values of an array of any shape, of a large one about SAMPLES of them.
+
+        Raises:
+            ValueError: a value is not finite.
+        """
         low, high = float(values.min()), float(values.max())
+        if not np.isfinite([low, high]).all():
+            raise ValueError(f"values from {low} to {high}")
         self.low, self.high = min(self.low, low), max(self.high, high)
         while max(-low, high) >= self.limit:
             middle = self.counts.reshape(-1, 2).sum(1)
             self.counts = np.pad(middle, BINS // 4)
             self.limit *= 2
-        position = values.reshape(-1) * np.float32(BINS / 2 / self.limit) + np.float32(BINS / 2)
+        # An odd step meets every channel of a power of two.
+        step = max(1, values.size // SAMPLES) | 1
+        position = values.reshape(-1)[::step] * np.float32(BINS / 2 / self.limit) + np.float32(
+            BINS / 2
+        )
         index = np.minimum(position.astype(np.int64), BINS - 1)
         self.counts += np.bincount(index, minlength=BINS)
 

@@ -23,6 +23,9 @@ from edgeface.runtimes.base import INPUT
 METHODS = {"minmax": "MEAN_MINMAX", "percentile": "MEAN_QUANTILE", "mse": "HISTOGRAM"}
 # The nodes that turn a picture into the first layer's input.
 INPUT_OPERATORS = ("Cast", "Sub", "Transpose")
+# More change nothing (benchmarks/calibration.py) and take NNCF minutes; a stratified draw begins
+# with a smaller one.
+MOST_FRAMES = 100
 SIGNED_LEVELS, UNSIGNED_LEVELS = 127, 255
 
 
@@ -70,6 +73,7 @@ def quantize(
     if signed:
         kept += _input_nodes(model)
     presets = nncf.QuantizationPreset
+    frames = frames[:MOST_FRAMES]
     dataset = nncf.Dataset(_Passes(frames, progress), lambda frame: {INPUT: frame})
     with quiet():
         quantized = nncf.quantize(

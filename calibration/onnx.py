@@ -28,7 +28,11 @@ def quantizable(source: bytes) -> list[str]:
     """Names of the layers that ``quantize`` makes int8."""
     model = read_graph(source)
     narrow = _narrow(model)
-    return [name for name in layers(model) if name not in narrow]
+    return [
+        name
+        for name, nodes in layers(model).items()
+        if name not in narrow and nodes[0].op_type in OPERATORS
+    ]
 
 
 def quantize(
@@ -100,6 +104,7 @@ def activations(source: bytes) -> Callable[[Frame], Activations]:
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in floats)
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 4
+    settings.intra_op_num_threads = settings.inter_op_num_threads = 1
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session: Any = onnxruntime.InferenceSession(model.SerializeToString(), settings, PROVIDERS)
 

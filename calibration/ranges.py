@@ -50,12 +50,13 @@ def collect(
     positions = range(done, len(frames))
     for position in progress(positions, "calibrating") if positions else ():
         for name, values in run(frames[position]).items():
-            if not np.isfinite(values).all():
+            try:
+                histograms.setdefault(name, Histogram.empty()).add(values)
+            except ValueError as error:
                 raise CalibrationError(
-                    f"expected finite activations, got others in '{name}' for calibration picture "
+                    f"expected finite activations, got {error} in '{name}' for calibration picture "
                     f"{position}; train further, or leave that picture out"
-                )
-            histograms.setdefault(name, Histogram.empty()).add(values)
+                ) from error
         done = position + 1
         if digest and (done % SAVE_EVERY == 0 or done == len(frames)):
             cache.remember(KIND, *key, data=_pack(done, histograms))

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from edgeface.calibration.histogram import METHODS
 from edgeface.calibration.ranges import Activations, Frame, Progress, collect
 from edgeface.converters.flatbuffer import (
+    FILE_IDENTIFIER,
     WEIGHTED,
     operator_name,
     read_model,
@@ -24,7 +26,7 @@ from edgeface.converters.flatbuffer import (
     write_model,
 )
 from edgeface.converters.quiet import quiet
-from edgeface.errors import missing_extra
+from edgeface.errors import CalibrationError, missing_extra
 
 EXTRA = "quantize"
 FLOAT = "no_quantize"
@@ -174,10 +176,29 @@ def _narrow(source: bytes) -> set[str]:
     }
 
 
+def _read(source: bytes) -> Any:
+    """Parse a TFLite file; raises CalibrationError where it is none, or has custom operators."""
+    if source[4:8] != FILE_IDENTIFIER:
+        raise CalibrationError(
+            f"expected a TFLite file to quantise, got {len(source)} bytes of something else; make "
+            "it with 'edgeface export'"
+        )
+    model = read_model(source)
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            if operator_name(model, operator) == "CUSTOM":
+                name = graph.tensors[operator.outputs[0]].name.decode()
+                raise CalibrationError(
+                    f"expected operators of TFLite, got a custom one in the layer '{name}'; only "
+                    "graphs of 'edgeface export' are quantised"
+                )
+    return model
+
+
 def _layers(source: bytes) -> dict[str, list[str]]:
     """The names of the tensors that each layer makes."""
     found: dict[str, list[str]] = {}
-    for graph, operator in weighted_operators(read_model(source)):
+    for graph, operator in weighted_operators(_read(source)):
         name = graph.tensors[operator.outputs[0]].name.decode()
         found.setdefault(name.partition("#")[0], []).append(name)
     return found

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from edgeface.nets import DetectorNet
 
 TARGETS = ("onnx", "openvino", "tflite", "tensorrt")
-FLOAT_TARGETS = ("onnx", "tflite")
+FLOAT_FORMATS = ("onnx", "tflite")
 PRECISION = "fp32"
+FLOAT32 = tuple((target, PRECISION) for target in TARGETS)
 WEIGHTS = f"weights.{PRECISION}.safetensors"
 MODEL_CARD = "MODEL_CARD.md"
 
@@ -69,9 +70,8 @@ def artifact_kind(target: str, precision: str) -> Kind:
 
 def convert(
     net: DetectorNet,
-    targets: Iterable[str] = FLOAT_TARGETS,
+    wanted: Iterable[tuple[str, str]] = FLOAT32,
     input_sizes: Sequence[Size] = (),
-    precisions: Sequence[str] = (PRECISION,),
     quantise: Quantise | None = None,
     progress: Progress = lambda kinds, _: kinds,
 ) -> Conversion:
@@ -79,9 +79,8 @@ def convert(
 
     Args:
         net: a trained net; it is not changed.
-        targets: of ``TARGETS``.
+        wanted: pairs of a target, of ``TARGETS``, and a precision: "fp32", "fp16" or "int8".
         input_sizes: (width, height) pairs of a static TFLite file; empty: any size.
-        precisions: "fp32", "fp16" and "int8".
         quantise: makes the int8 file of a target of its float32 file, ONNX or TFLite.
         progress: shows how far it is, given the files to make and what is being done.
 
@@ -91,11 +90,10 @@ def convert(
         CalibrationError: the net cannot be quantised.
         ConversionError: a converter fails, or an artifact differs from torch.
     """
-    targets = tuple(targets)
-    _check(targets, precisions, quantise)
-    kinds = {
-        artifact_kind(target, precision): target for precision in precisions for target in targets
-    }
+    kinds: dict[Kind, str] = {}
+    for target, precision in wanted:
+        _check(target, precision, quantise)
+        kinds.setdefault(artifact_kind(target, precision), target)
     sources: dict[str, bytes] = {}
     contents: dict[Kind, bytes] = {}
     for kind in progress(list(kinds), "converting"):
@@ -111,7 +109,7 @@ def convert(
             precision=precision,
             input_sizes={"tflite": input_sizes},
         )
-        for precision in precisions
+        for precision in dict.fromkeys(precision for _, precision in kinds)
     ]
     report = ParityReport(
         tuple(one for part in reports for one in part.backends),
@@ -126,16 +124,14 @@ def convert(
     return Conversion(contents, tuple(input_sizes), report)
 
 
-def _check(targets: Sequence[str], precisions: Sequence[str], quantise: Quantise | None) -> None:
-    for target in targets:
-        if target not in TARGETS:
-            raise InvalidOptionError(f"expected a target of {', '.join(TARGETS)}, got '{target}'")
-    for precision in precisions:
-        if precision not in PRECISIONS:
-            raise InvalidOptionError(
-                f"expected a precision of {', '.join(PRECISIONS)}, got '{precision}'"
-            )
-    if "int8" in precisions and quantise is None:
+def _check(target: str, precision: str, quantise: Quantise | None) -> None:
+    if target not in TARGETS:
+        raise InvalidOptionError(f"expected a target of {', '.join(TARGETS)}, got '{target}'")
+    if precision not in PRECISIONS:
+        raise InvalidOptionError(
+            f"expected a precision of {', '.join(PRECISIONS)}, got '{precision}'"
+        )
+    if precision == "int8" and quantise is None:
         raise InvalidOptionError("expected a quantiser for int8, got none; pass quantise")
 
 
@@ -265,7 +261,7 @@ def build_bundle(
 def _file_name(format: str, precision: str) -> str:
     if format == "safetensors":
         return WEIGHTS
-    suffix = format if format in FLOAT_TARGETS else f"{format}.onnx"
+    suffix = format if format in FLOAT_FORMATS else f"{format}.onnx"
     return f"model.{precision}.{suffix}"
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import edgeface.converters.bundle as converters_bundle
-from edgeface.bundle import MANIFEST, PRECISIONS, load_bundle
-from edgeface.cli.export import parse_size
+from edgeface.bundle import MANIFEST, load_bundle
+from edgeface.cli.export import parse_size, wanted_files
 from edgeface.cli.main import main
 from edgeface.converters.bundle import (
     TARGETS,
@@ -111,7 +111,7 @@ def test_every_target_and_precision_has_the_file_that_serves_it(
         asked.append((target, source))
         return ONNX
 
-    conversion = convert(net, TARGETS, precisions=PRECISIONS, quantise=quantise)
+    conversion = convert(net, wanted_files("all", "all"), quantise=quantise)
     bundle = write_bundle("all", net, conversion, tmp_path / "all", {})
     assert asked == [(one, b"tflite []" if one == "tflite" else ONNX) for one in TARGETS]
     assert {one.file for one in bundle.artifacts} == {
@@ -132,10 +132,21 @@ def test_every_target_and_precision_has_the_file_that_serves_it(
     }
 
 
+def test_targets_and_precisions_pair_up() -> None:
+    assert wanted_files("all", "fp32") == [(target, "fp32") for target in TARGETS]
+    assert wanted_files("onnx,tflite", "fp32,int8,tensorrt:fp16,tflite:int8") == [
+        ("onnx", "fp32"),
+        ("tflite", "fp32"),
+        ("onnx", "int8"),
+        ("tflite", "int8"),
+        ("tensorrt", "fp16"),
+    ]
+
+
 @pytest.mark.usefixtures("fake_converters")
 def test_int8_needs_a_quantiser(net: DetectorNet) -> None:
     with pytest.raises(InvalidOptionError, match="quantiser"):
-        convert(net, ["onnx"], precisions=["int8"])
+        convert(net, [("onnx", "int8")])
 
 
 @pytest.mark.usefixtures("fake_converters")
@@ -205,7 +216,7 @@ def test_replacing_needs_force_and_a_bundle(net: DetectorNet, tmp_path: Path) ->
 
 def test_convert_refuses_an_unknown_target(net: DetectorNet) -> None:
     with pytest.raises(InvalidOptionError, match="tflite, tensorrt, got 'ncnn'"):
-        convert(net, ["ncnn"])
+        convert(net, [("ncnn", "fp32")])
 
 
 def test_a_report_without_any_backend_does_not_pass() -> None:

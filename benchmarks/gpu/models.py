@@ -8,10 +8,12 @@ Needs the extra 'quantize'; do it on a PC and carry the folder OUT/retinaface_re
 from __future__ import annotations
 
 import argparse
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 
+from edgeface.bundle import PRECISIONS
 from edgeface.calibration.quantize import quantize
 from edgeface.converters.bundle import convert, write_bundle
 from edgeface.nets import build
@@ -33,8 +35,8 @@ def main() -> int:
     parser.add_argument("out", type=Path, help="folder that will hold the bundle's folder")
     args = parser.parse_args()
     net = build(PRESET)
-    precisions = ("fp32", "fp16", "int8")
-    conversion = convert(net, ("onnx", "tensorrt"), precisions=precisions, quantise=quantise)
+    wanted = product(("onnx", "tensorrt"), PRECISIONS)
+    conversion = convert(net, wanted, quantise=quantise)
     metadata = {"source": "random weights", "licence": "Apache-2.0", "accuracy": "none: untrained"}
     bundle = write_bundle(PRESET, net, conversion, args.out / PRESET, metadata, force=True)
     print(bundle.path)

@@ -67,11 +67,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--preset", help="net that the checkpoint belongs to")
     parser.add_argument(
         "--target", metavar="NAME", default="all",
-        help="onnx (ONNX Runtime), openvino, tflite, tensorrt or all (default: all)",
+        help="onnx (ONNX Runtime), openvino, tflite, tensorrt or all; several with commas "
+        "(default: all)",
     )  # fmt: skip
     parser.add_argument(
         "--precision", metavar="NAME", default="fp32",
-        help="fp32, fp16, int8 or all (default: fp32)",
+        help="fp32, fp16, int8 or all; several with commas, and for one target alone as "
+        "tensorrt:fp16 (default: fp32)",
     )  # fmt: skip
     parser.add_argument(
         "--input-size", metavar="WxH|dynamic", action="append", default=[],
@@ -103,7 +105,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export, print the comparison with torch, and name the bundle."""
-    from edgeface.converters.bundle import MODEL_CARD, TARGETS, check_output, convert
+    from edgeface.converters.bundle import MODEL_CARD, check_output, convert
     from edgeface.nets.weights import (
         describe_source,
         load_weights,
@@ -111,8 +113,8 @@ def run(args: argparse.Namespace) -> int:
         read_state_dict,
     )
 
-    targets = TARGETS if args.target == "all" else (args.target,)
-    precisions = PRECISIONS if args.precision == "all" else (args.precision,)
+    wanted = wanted_files(args.target, args.precision)
+    targets, precisions = zip(*wanted, strict=True)
     input_sizes = [parse_size(size) for size in args.input_size if size != DYNAMIC]
     check_calibration_options(args, precisions, input_sizes)
     check_gate_options(args, precisions)
@@ -151,13 +153,24 @@ def run(args: argparse.Namespace) -> int:
         if args.evaluate:
             gate = make_gate(args, calibration, options(args), net, input_sizes)
         quantise = gate.quantise if gate else quantiser(calibration, args)
-    conversion = convert(
-        net, targets, input_sizes, precisions, quantise, partial(track, unit="file")
-    )
+    conversion = convert(net, wanted, input_sizes, quantise, partial(track, unit="file"))
     if gate:
         metadata = {**metadata, "int8": gate.record}
     write(args, net, conversion, metadata, model_card)
     return 0
+
+
+def wanted_files(target: str, precision: str) -> list[tuple[str, str]]:
+    """Read --target and --precision as pairs of both, in order, each once."""
+    from edgeface.converters.bundle import TARGETS
+
+    targets = TARGETS if target == "all" else tuple(target.split(","))
+    pairs: list[tuple[str, str]] = []
+    for part in precision.split(","):
+        only, _, name = part.rpartition(":")
+        names = PRECISIONS if name == "all" else (name,)
+        pairs += [(one, name) for name in names for one in ((only,) if only else targets)]
+    return list(dict.fromkeys(pairs))
 
 
 def write(
