@@ -68,10 +68,11 @@ class TwoStepHead(nn.Module):
     """Both steps of every level for which the neck gives two.
 
     Deployed, both steps fold into one logit and one delta per anchor. An anchor that the first
-    step rejects keeps that step's logit, which is below any threshold of 0.01 or more and, unlike
-    a large constant, leaves the output's range to the quantiser. The delta of two regressions,
-    relative to the regular anchor, is x: dx + ex * exp(v1 * dw), w: dw + ew, and so for y and h,
-    where d and e are the steps' deltas and v1 the variance of sizes.
+    step rejects keeps the lower of its two logits: below any threshold of 0.01 or more, as a large
+    negative constant would be, but the quantiser keeps its range, and backends that round the
+    first step differently hardly differ. The delta of two regressions, relative to the regular
+    anchor, is x: dx + ex * exp(v1 * dw), w: dw + ew, and so for y and h, where d and e are the
+    steps' deltas and v1 the variance of sizes.
 
     Args:
         width: channels of the levels.
@@ -109,7 +110,8 @@ class TwoStepHead(nn.Module):
         outputs = []
         for logits, deltas, landmarks, first_logits, first_deltas in self._maps(levels):
             if first_logits is not None:
-                logits = torch.where(first_logits < REJECTED_LOGIT, first_logits, logits)
+                least = torch.minimum(first_logits, logits)
+                logits = torch.where(first_logits < REJECTED_LOGIT, least, logits)
             if first_deltas is not None:
                 growth = torch.exp(self.sizes_to_centres(first_deltas) * self.size_variance)
                 deltas = first_deltas + deltas * growth

@@ -1,0 +1,59 @@
+"""Two-step detectors on every backend: one graph, folded, of any size in multiples of 128."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgeface.converters.onnx import to_onnx
+from edgeface.converters.parity import check_parity, pad_value, probe_pictures
+from edgeface.converters.tflite import to_tflite
+from edgeface.preprocess import letterbox
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("litert_torch")
+
+from edgeface.nets import DetectorNet, build  # noqa: E402
+from edgeface.nets.heads.two_step import REJECTED_LOGIT  # noqa: E402
+
+
+def varied(preset: str) -> DetectorNet:
+    """A net whose outputs vary, and whose first step clearly rejects a part of the anchors."""
+    torch.manual_seed(0)
+    net = build(preset)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_var.uniform_(0.5, 1.5)
+            module.running_mean.normal_(0, 0.2)
+    net.eval()
+    last = net.head.classes[-1]
+    with torch.no_grad():
+        last.weight.mul_(1 / first_logits(net).std())
+        logits = first_logits(net).sort().values
+        chosen = logits[len(logits) // 5 : len(logits) // 2]
+        widest = int(chosen.diff().argmax())
+        last.bias.add_(REJECTED_LOGIT - chosen[widest : widest + 2].mean())
+    return net
+
+
+def first_logits(net: DetectorNet) -> torch.Tensor:
+    """The first step's logits for the pictures that parity is checked on."""
+    logits = []
+    for picture in probe_pictures():
+        frame, _ = letterbox(picture, None, stride=net.anchors.max_stride, pad_value=pad_value(net))
+        head = net.training_outputs(torch.from_numpy(frame).float().permute(0, 3, 1, 2)).head
+        logits += [level.first_logits.flatten() for level in head if level.first_logits is not None]
+    return torch.cat(logits)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "preset", ["refineface_mobilenet025:width=16", "isrn_mobilenet025:width=16,se=on"]
+)
+def test_every_backend_computes_what_torch_computes(preset: str) -> None:
+    net = varied(preset)
+    with torch.no_grad():
+        rejected = first_logits(net) < REJECTED_LOGIT
+    assert 0.1 < rejected.float().mean() < 0.6
+    report = check_parity(net, {"onnx": to_onnx(net), "tflite": to_tflite(net)})
+    assert report.passed, report.to_markdown()
+    assert len(report.backends) >= 2
