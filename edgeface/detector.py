@@ -48,8 +48,8 @@ class Detector:
     fails on a frame, the next best takes over, with one warning.
 
     Args:
-        backend: "auto" takes the best that runs here; "onnxruntime", "openvino", "tflite" and
-            "tensorrt" are taken as named or refused, never replaced.
+        backend: "auto" takes the best that runs here; "onnxruntime", "openvino", "tflite",
+            "tensorrt" and "tensorrt-rtx" are taken as named or refused, never replaced.
         model: a shipped model's name, or the folder of a bundle.
         precision: "auto" takes the fastest artifact that the model has for the backend, and lets
             the backend lower fp32 to bf16 or fp16; "fp32" is exact, "fp16" and "int8" as stored.

@@ -90,10 +90,7 @@ def is_device_array(image: object) -> bool:
     """Whether an object is an array in the memory of a CUDA device."""
     if isinstance(image, (np.ndarray, str, bytes)):
         return False
-    if hasattr(image, "__cuda_array_interface__"):
-        return True
-    tell: Any = getattr(image, "__dlpack_device__", None)
-    return callable(tell) and int(tell()[0]) in (_CUDA, _CUDA_MANAGED)
+    return hasattr(image, "__cuda_array_interface__") or _on_device(image)
 
 
 def device_picture(image: Any, color: str = "bgr") -> DevicePicture:
@@ -107,7 +104,7 @@ def device_picture(image: Any, color: str = "bgr") -> DevicePicture:
     Raises:
         InvalidImageError: another dtype or shape, or an array of another GPU than the first.
     """
-    if hasattr(image, "__cuda_array_interface__"):
+    if not _on_device(image):
         return _picture(*_from_interface(image.__cuda_array_interface__), image, color)
     index = int(image.__dlpack_device__()[1])
     if index != 0:
@@ -119,13 +116,21 @@ def device_picture(image: Any, color: str = "bgr") -> DevicePicture:
     return _picture(*_from_capsule(capsule), _LEGACY_STREAM, (image, capsule), color)
 
 
+def _on_device(image: object) -> bool:
+    """Whether DLPack says so; it goes first, for it lets the producer's stream be waited for."""
+    tell: Any = getattr(image, "__dlpack_device__", None)
+    return callable(tell) and int(tell()[0]) in (_CUDA, _CUDA_MANAGED)
+
+
 def _from_interface(
     facts: Mapping[str, Any],
 ) -> tuple[int, str, Sequence[int], Sequence[int], int | None]:
     shape = tuple(facts["shape"])
     dtype = np.dtype(facts["typestr"])
     strides = facts.get("strides") or _dense(shape, dtype.itemsize)
-    return int(facts["data"][0]), dtype.name, shape, tuple(strides), facts.get("stream")
+    # Before its version 3 the interface named no stream; work on the default one may be under way.
+    stream = facts.get("stream", _LEGACY_STREAM)
+    return int(facts["data"][0]), dtype.name, shape, tuple(strides), stream
 
 
 def _picture(

@@ -35,13 +35,15 @@ class Session:
     def __init__(
         self, vendor: Vendor, cuda: Cuda, engine: Engine, letterboxer: Letterboxer
     ) -> None:
-        self._vendor = vendor
-        self._cuda = cuda
-        self._engine = engine
-        self._letterboxer = letterboxer
         kept = cache.recall(_kernels(vendor), *engine.key) if vendor.compiles_on_device else None
         vendor.log.errors.clear()
+        # Attributes go in this order: a graph before its context, and that before its engine.
+        self._graph: Handle | None = None
         self._context, self._kernels = vendor.context(engine.engine, kept or b"")
+        self._engine = engine
+        self._vendor = vendor
+        self._cuda = cuda
+        self._letterboxer = letterboxer
         if self._context is None:
             raise BackendUnavailableError(
                 f"expected GPU memory for frames of {engine.profile}, got: {vendor.trouble()}; "
@@ -54,7 +56,6 @@ class Session:
         self._input: NDArray[np.uint8] = np.empty(0, np.uint8)
         self._outputs: dict[str, NDArray[Any]] = {}
         self._runs = 0
-        self._graph: Handle | None = None
         self._may_capture = not vendor.compiles_on_device
 
     @property

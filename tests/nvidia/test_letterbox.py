@@ -160,6 +160,21 @@ def test_dlpack_is_opened_without_a_copy(kernel: Kernel) -> None:
     np.testing.assert_array_equal(draw(kernel, picture, 64), wanted)
 
 
+def test_dlpack_goes_first_and_an_old_interface_means_the_default_stream() -> None:
+    class Both(Handed, OnDevice):
+        def __init__(self, array: NDArray[np.uint8]) -> None:
+            OnDevice.__init__(self, array, stream=77)
+            Handed.__init__(self, array, (2, 0))
+
+    array = noise(8, 8, 3)
+    assert device_picture(Both(array)).stream == 1
+    assert device_picture(OnDevice(array, stream=77)).stream == 77
+    assert device_picture(OnDevice(array, stream=None)).stream is None
+    old = OnDevice(array)
+    del old.__cuda_array_interface__["stream"]
+    assert device_picture(old).stream == 1
+
+
 def test_dlpack_keeps_the_memory_until_the_picture_goes() -> None:
     array = noise(8, 8, 3)
     before = ctypes.c_ssize_t.from_address(id(array)).value

@@ -277,12 +277,18 @@ class ICudaEngine:
 
 class IExecutionContext:
     def __init__(self, engine: ICudaEngine) -> None:
-        self._engine = engine
+        self._engine = weakref.proxy(engine)
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._results: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         self._generation = 0
         self._warm = False
+
+    def __del__(self) -> None:
+        try:
+            assert self._engine._owner() is not None
+        except ReferenceError:
+            raise AssertionError("an engine must outlive its contexts") from None
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         low, _, high = self._engine._shapes[name]
