@@ -66,12 +66,12 @@ def to_tflite(net: DetectorNet, input_sizes: Sequence[tuple[int, int]] = ()) -> 
             return dict(zip(names, graph(image), strict=True))
 
     stride = net.anchors.max_stride
-    traced = tuple(-(-side // stride) * stride for side in TRACED_SIZE)
+    wide, high = (-(-side // stride) * stride for side in TRACED_SIZE)
     signatures = {f"size_{width}x{height}": (width, height) for width, height in input_sizes}
     converter = litert_torch
     try:
         with quiet():
-            for name, (width, height) in (signatures or {SIGNATURE: traced}).items():
+            for name, (width, height) in (signatures or {SIGNATURE: (wide, high)}).items():
                 sample = torch.zeros(1, height, width, 3, dtype=torch.uint8)
                 converter = converter.signature(
                     name, NamedOutputs().eval(), sample_kwargs={INPUT_NAME: sample}
