@@ -8,6 +8,7 @@ DequantizeLinear, which NNCF does not write.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -58,6 +59,8 @@ def quantize(
         signed: symmetric int8 activations alone, as TensorRT wants them; the heads' last layers
             then stay in float, because their inputs would lose half their levels.
     """
+    # NNCF reports each use to its vendor through this package, from a forked process.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         with quiet():
             import nncf
