@@ -24,7 +24,8 @@ def resident_mb() -> float:
 
 
 def find(image: object, backend: str, precision: str, frames: int) -> dict[str, object]:
-    with Detector(backend, precision=precision, input_size=LONG_SIDE) as detector:
+    threads = None if backend == "auto" else 1
+    with Detector(backend, precision=precision, input_size=LONG_SIDE, threads=threads) as detector:
         faces = detector(image)
         started = time.perf_counter()
         for _ in range(frames - 1):
