@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edgeface.anchors import prior_boxes
+from edgeface.errors import CheckpointError
 from edgeface.postprocess import decode_boxes
 
 torch = pytest.importorskip("torch")
@@ -18,6 +19,7 @@ from edgeface.nets.group_norm import GroupNorm  # noqa: E402
 from edgeface.nets.heads.two_step import REJECTED_LOGIT, TwoStepHead  # noqa: E402
 from edgeface.nets.necks.two_step import TwoStepLevels  # noqa: E402
 from edgeface.nets.presets.refineface import TWO_STEP_ANCHORS  # noqa: E402
+from edgeface.nets.weights import load_weights  # noqa: E402
 
 SMALL = "refineface_mobilenet025:width=16"
 
@@ -167,6 +169,22 @@ def test_the_deployed_graph_keeps_the_contract_and_the_cells(preset: str) -> Non
         rows, columns = level.grid(128, 256)
         shapes = [tuple(out.shape) for out in outputs[3 * number : 3 * number + 3]]
         assert shapes == [(1, rows * columns * 2, values) for values in (1, 4, 10)]
+
+
+@pytest.mark.parametrize(
+    "preset", ["refineface_mobilenet025:width=16,stc=off", "isrn_mobilenet025:width=16,se=on"]
+)
+def test_weights_load_under_the_specification_that_they_were_made_with(preset: str) -> None:
+    torch.manual_seed(0)
+    net = build(preset).eval()
+    again = load_weights(net.preset, net.state_dict())
+    assert again.preset == preset
+    images = torch.rand(1, 3, 128, 128) * 255
+    with torch.no_grad():
+        for one, other in zip(net(images), again(images), strict=True):
+            assert torch.equal(one.deltas, other.deltas)
+    with pytest.raises(CheckpointError, match="missing"):
+        load_weights(preset.partition(":")[0] + ":width=16,rfe=off", net.state_dict())
 
 
 def test_constants_are_no_weights() -> None:

@@ -98,8 +98,11 @@ def match(
         order = reached.argsort()
         order = order[reached[order] >= rules.forced]
         labels[champion[order]] = POSITIVE
-        for face in order.tolist():
-            faces[champion[face]] = known[face]
+        ranks = torch.full_like(faces, -1)
+        rising = torch.arange(len(order), device=order.device)
+        ranks.scatter_reduce_(0, champion[order], rising, "amax")
+        taken = ranks >= 0
+        faces[taken] = known[order[ranks[taken]]]
         ignored[known[reached < rules.forced]] = True
     if ignored.any():
         share = shared[:, ignored].amax(1) / sizes
