@@ -53,9 +53,12 @@ def load(name: str, data: bytes, options: RuntimeOptions) -> TensorRt:
     try:
         runtime = TensorRt(vendor, cuda, data, options)
         runtime.session(first_profile(options))
-    except CudaError as error:
+    except EdgeFaceError:
+        raise
+    except Exception as error:
+        remedy = _remedy(error) or f"upgrade {name}, or choose another backend"
         raise BackendUnavailableError(
-            f"expected {name} to start on the GPU, got: {error}; {_remedy(error)}"
+            f"expected {name} to start on the GPU, got: {error}; {remedy}"
         ) from error
     return runtime
 
@@ -126,10 +129,12 @@ class TensorRt:
     def _guarded(self, shape: tuple[int, ...], run: Callable[[Session], Outputs]) -> Outputs:
         if self._data is None:
             raise closed(self._vendor.name)
+        profile = self._profile(shape)
         try:
-            profile = self._profile(shape)
             session = self.session(profile)
-        except CudaError as error:
+        except InferenceError:
+            raise
+        except Exception as error:
             raise self._failed(shape, error) from error
         try:
             return run(session)
@@ -141,9 +146,9 @@ class TensorRt:
             raise self._failed(shape, error) from error
 
     def _failed(self, shape: tuple[int, ...], error: Exception) -> InferenceError:
+        remedy = _remedy(error) or "pad the frames to the model's stride, or choose another backend"
         return InferenceError(
-            f"expected '{self._vendor.name}' to run frames of shape {shape}, got: {error}; "
-            f"{_remedy(error)}"
+            f"expected '{self._vendor.name}' to run frames of shape {shape}, got: {error}; {remedy}"
         )
 
     def _profile(self, shape: tuple[int, ...]) -> Profile:
@@ -152,8 +157,9 @@ class TensorRt:
 
 
 def _remedy(error: Exception) -> str:
+    """What helps against a failure of CUDA; "" for others."""
     if not isinstance(error, CudaError):
-        return "pad the frames to the model's stride, or choose another backend"
+        return ""
     if error.code == OUT_OF_MEMORY:
         return "close other programs that use the GPU, or take smaller frames or fewer at once"
     return "restart the program; where that does not help, look at 'nvidia-smi'"

@@ -214,6 +214,32 @@ def test_memory_that_runs_out_on_a_frame_is_an_error_with_the_remedy(
     right(runtime.infer(frames), frames)
 
 
+def test_an_engine_for_larger_frames_that_does_not_build_is_an_error_of_that_frame(
+    gpu: Any, model: bytes, options: Options, noise: Noise, right: Right
+) -> None:
+    """An InferenceError, which lets "auto" go on with the next backend."""
+    runtime = load("tensorrt", model, options())
+    gpu.tensorrt.state.build_error = "OutOfMemory"
+    with pytest.raises(
+        InferenceError, match=r"\(1, 64, 1024, 3\), got: .*memory ran out: OutOfMem"
+    ):
+        runtime.infer(noise(64, 1024))
+    frames = noise(64, 64)
+    right(runtime.infer(frames), frames)
+
+
+@pytest.mark.parametrize("name", FLAVOURS)
+def test_a_strange_failure_at_the_start_is_typed(
+    gpu: Any, model: bytes, options: Options, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise TypeError("incompatible function arguments")
+
+    monkeypatch.setattr(gpu.tensorrt.ICudaEngine, "create_execution_context", refuse)
+    with pytest.raises(BackendUnavailableError, match=rf"{name} to start .*arguments; upgrade"):
+        load(name, model, options())
+
+
 def test_memory_that_runs_out_at_the_start_is_an_error_with_the_remedy(
     gpu: Any, model: bytes, options: Options
 ) -> None:
