@@ -94,7 +94,7 @@ def _refuse_layers_of_one_size(net: DetectorNet) -> None:
         if isinstance(module, DeformableConv2d):
             raise ConversionError(
                 f"expected layers that TFLite can run at any size, got the deformable convolution "
-                f"'{name}'; name the input sizes (--input-size 640x480), export to ONNX alone "
+                f"'{name}'; name the input sizes (--input-size 640x512), export to ONNX alone "
                 "(--target onnx), or train with the preset's option deformable=off"
             )
 

@@ -139,7 +139,9 @@ LIGHT = {
 }
 
 SHIPPED = {
-    "retinaface_mobilenet025": replace(LIGHT["retinaface"], preset="retinaface_mobilenet025")
+    "retinaface_mobilenet025": replace(
+        LIGHT["retinaface"], preset="retinaface_mobilenet025", supervision=(("dense", 0.0),)
+    )
 }
 
 

@@ -68,6 +68,7 @@ class AnchorHead(nn.Module):
 
     def __init__(self, width: int, levels: tuple[AnchorLevel, ...]) -> None:
         super().__init__()
+        self.width = width
         self.levels = nn.ModuleList(LevelHead(width, level.per_cell) for level in levels)
 
     def forward(self, pyramid: list[torch.Tensor]) -> list[LevelOutput]:
@@ -85,6 +86,7 @@ class SharedAnchorHead(nn.Module):
 
     def __init__(self, width: int, levels: tuple[AnchorLevel, ...]) -> None:
         super().__init__()
+        self.width = width
         [anchors_per_cell] = {level.per_cell for level in levels}
         self.shared = LevelHead(width, anchors_per_cell)
 

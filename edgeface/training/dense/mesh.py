@@ -1,8 +1,9 @@
 """The template face mesh: the front of an ellipsoid, made in code, with its five landmarks.
 
 A hexagon of triangles is subdivided, rounded to a disc, and laid on an ellipsoid's front, on which
-a Gaussian bump makes the nose. Lengths are in half face heights; x points right and y down, as in
-pictures, z away from the camera, so that the nose points to -z.
+a Gaussian bump makes the nose; the vertices nearest to the landmarks move onto them. Lengths are in
+half face heights; x points right and y down, as in pictures, z away from the camera, so that the
+nose points to -z.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Mesh:
     Attributes:
         vertices: float32 (V, 3).
         triangles: int64 (T, 3), clockwise as the camera sees them.
-        landmarks: int64 (5,): the vertices nearest to the five landmarks.
+        landmarks: int64 (5,): the vertices that are the five landmarks.
         adjacency: float32 (v, v) of each mesh, coarsest first: 1 where an edge is.
         upsampling: float32 (v, u) from each mesh to the next: a new vertex is the mean of the two
             ends of the edge that it halves, the others stay.
@@ -52,9 +53,11 @@ def template_mesh(subdivisions: int = 3) -> Mesh:
         upsampling.append(matrix)
         adjacency.append(_adjacency(len(plane), triangles))
     disc = _rounded(plane) * HALF_AXES[:2]
-    vertices = np.column_stack([disc, _depth(disc)]).astype(np.float32)
     to_landmarks = np.linalg.norm(disc[None] - np.array(LANDMARKS)[:, None], axis=2)
-    return Mesh(vertices, triangles, to_landmarks.argmin(1), tuple(adjacency), tuple(upsampling))
+    landmarks = to_landmarks.argmin(1)
+    disc[landmarks] = LANDMARKS
+    vertices = np.column_stack([disc, _depth(disc)]).astype(np.float32)
+    return Mesh(vertices, triangles, landmarks, tuple(adjacency), tuple(upsampling))
 
 
 def _hexagon() -> tuple[Floats, Integers]:

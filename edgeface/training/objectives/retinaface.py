@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch.nn import functional
 
 from edgeface.nets.detector import DetectorNet
-from edgeface.nets.heads.anchor import LevelOutput
+from edgeface.nets.heads.anchor import AnchorHead, LevelOutput, SharedAnchorHead
+from edgeface.training.dense.branch import DenseBranch, dense_losses
 from edgeface.training.objectives.base import BatchTargets, Losses, Objective, mean_count
 from edgeface.training.objectives.classification import classification_losses
 from edgeface.training.recipe import Recipe
 
 
 class RetinaFaceObjective(Objective):
-    """Classes, smooth-L1 boxes and landmarks."""
+    """Classes, smooth-L1 boxes and landmarks, and the dense regression branch.
+
+    The term ``dense`` is the paper's lambda 3. Its pixel loss is averaged over a few of the
+    positive anchors, enough to learn from and few enough for a CPU.
+    """
+
+    strengths: ClassVar[Mapping[str, float]] = {"dense": 0.01}
+
+    def __init__(self, net: DetectorNet, recipe: Recipe) -> None:
+        super().__init__(net, recipe)
+        self.dense: DenseBranch | None = None
+        if self.strength("dense"):
+            assert isinstance(net.head, (AnchorHead, SharedAnchorHead))
+            self.dense = DenseBranch(net.head.width, net.anchors.levels[0].per_cell)
 
     def forward(self, net: DetectorNet, images: torch.Tensor, targets: BatchTargets) -> Losses:
-        """Losses of a net on a batch; see ``multitask_loss``."""
-        return multitask_loss(net.training_outputs(images).head, targets, self.recipe)
+        """Losses of a net on a batch."""
+        outputs = net.training_outputs(images)
+        losses = multitask_loss(outputs.head, targets, self.recipe)
+        if self.dense is None:
+            return losses
+        drawn = dense_losses(self.dense, net.anchors, outputs.features, images, targets.positives)
+        pixels = drawn.sum() / mean_count(len(drawn), drawn)
+        return Losses(
+            losses.total + self.strength("dense") * pixels,
+            {**losses.terms, "pixels": pixels.detach()},
+        )
 
 
 def multitask_loss(
