@@ -233,6 +233,7 @@ def test_real_training_lowers_the_loss_and_overfits_a_handful(data: Path, tmp_pa
         average=0.95,
         matching=Matching(0.35, 0.3),
         mix=Mix(0, 0.3, 0, zoom_out_most=1.3),
+        supervision=(("dense", 0.0),),
         held_out=0.0,
     )
     recipe.save(tmp_path / "recipe.json")
