@@ -35,12 +35,10 @@ PAPER_MS, PAPER_MAC = 61.2, 0.73e9
 VECTOR_BYTES = 16
 ROUNDS = 40
 KERNELS = {
-    (CONVOLUTION, "fp32"): "f32 GEMM and IGEMM",
-    (CONVOLUTION, "int8"): "qs8 GEMM and IGEMM, weights per channel",
-    (DEPTHWISE, "fp32"): "f32 DWCONV",
-    (DEPTHWISE, "int8"): "qs8 DWCONV, weights per channel",
-    (MOVEMENT, "fp32"): "pad, leaky ReLU, add, resize, concatenate",
-    (MOVEMENT, "int8"): "pad, leaky ReLU, add, resize, concatenate",
+    (CONVOLUTION, False): "f32 GEMM and IGEMM",
+    (CONVOLUTION, True): "qs8 GEMM and IGEMM, weights per channel",
+    (DEPTHWISE, False): "f32 DWCONV",
+    (DEPTHWISE, True): "qs8 DWCONV, weights per channel",
 }
 
 
@@ -52,11 +50,13 @@ class Operator:
         kind: CONVOLUTION, DEPTHWISE or MOVEMENT.
         macs: multiply-accumulates.
         bytes: read and written: inputs, weights and outputs, each once.
+        is_int8: it multiplies 8-bit numbers; an int8 file keeps some layers in float.
     """
 
     kind: str
     macs: int
     bytes: int
+    is_int8: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,30 +114,31 @@ def read_operators(model: bytes, width: int, height: int) -> list[Operator]:
 def _operator(name: str, inputs: list[Any], outputs: list[Any]) -> Operator:
     moved = sum(int(np.prod(one["shape"])) * np.dtype(one["dtype"]).itemsize for one in inputs)
     moved += sum(int(np.prod(one["shape"])) * np.dtype(one["dtype"]).itemsize for one in outputs)
+    is_int8 = all(one["dtype"] == np.int8 for one in inputs[:2])
     pixels = int(np.prod(outputs[0]["shape"]))
     if name == "CONV_2D":
-        return Operator(CONVOLUTION, pixels * int(np.prod(inputs[1]["shape"][1:])), moved)
+        macs = pixels * int(np.prod(inputs[1]["shape"][1:]))
+        return Operator(CONVOLUTION, macs, moved, is_int8)
     if name == "DEPTHWISE_CONV_2D":
-        return Operator(DEPTHWISE, pixels * int(np.prod(inputs[1]["shape"][1:3])), moved)
-    if name == "TRANSPOSE_CONV":
-        return Operator(CONVOLUTION, pixels * int(np.prod(inputs[1]["shape"][3:])), moved)
-    return Operator(MOVEMENT, 0, moved)
+        macs = pixels * int(np.prod(inputs[1]["shape"][1:3]))
+        return Operator(DEPTHWISE, macs, moved, is_int8)
+    return Operator(MOVEMENT, 0, moved, is_int8)
 
 
-def instruction(kind: str, precision: str, dot_product: bool) -> tuple[str, int]:
+def instruction(kind: str, is_int8: bool, dot_product: bool) -> tuple[str, int]:
     """Name of the instruction that an operator runs on, and its MAC."""
-    if precision != "int8":
+    if not is_int8:
         return "FMLA", 4
     if kind == DEPTHWISE:
         return "SMLAL", 8
     return ("SDOT", 16) if dot_product else ("SMLAL", 4)
 
 
-def bound(operators: Iterable[Operator], board: Board, precision: str) -> float:
+def bound(operators: Iterable[Operator], board: Board) -> float:
     """Milliseconds of a frame where every vector unit is always busy."""
     cycles = 0.0
     for one in operators:
-        rate = instruction(one.kind, precision, board.dot_product)[1] * board.units
+        rate = instruction(one.kind, one.is_int8, board.dot_product)[1] * board.units
         cycles += one.bytes / VECTOR_BYTES if one.kind == MOVEMENT else one.macs / rate
     return cycles / (board.cores * board.ghz * 1e6)
 
@@ -145,7 +146,7 @@ def bound(operators: Iterable[Operator], board: Board, precision: str) -> float:
 def paper_efficiency(operators: list[Operator]) -> float:
     """How busy the paper's net kept the vector units of its RK3399."""
     scale = PAPER_MAC / sum(one.macs for one in operators)
-    return scale * bound(operators, RK3399, "fp32") / PAPER_MS
+    return scale * bound(operators, RK3399) / PAPER_MS
 
 
 def measure_int8_gain(model: str, width: int, height: int) -> float:
@@ -168,18 +169,24 @@ def measure_int8_gain(model: str, width: int, height: int) -> float:
 def work_table(operators: dict[str, list[Operator]]) -> str:
     """What the net does, by kind of operator."""
     lines = [
-        "| operators | precision | count | MMAC | MB moved | XNNPACK kernel | instruction |",
+        "| file | operators | count | MMAC | MB moved | XNNPACK kernel | instruction |",
         "|---|---|---|---|---|---|---|",
     ]
+    kinds = [(kind, is_int8) for kind in (CONVOLUTION, DEPTHWISE) for is_int8 in (False, True)]
     for precision, found in operators.items():
-        for kind in (CONVOLUTION, DEPTHWISE, MOVEMENT):
-            some = [one for one in found if one.kind == kind]
-            names = {instruction(kind, precision, dot)[0]: None for dot in (True, False)}
-            runs_on = " or ".join(names) if kind != MOVEMENT else "–"
+        for kind, is_int8 in (*kinds, (MOVEMENT, None)):
+            some = [one for one in found if one.kind == kind and is_int8 in (None, one.is_int8)]
+            if not some:
+                continue
+            names = "–"
+            if is_int8 is not None:
+                by_core = (instruction(kind, is_int8, dot)[0] for dot in (True, False))
+                names = " or ".join(dict.fromkeys(by_core))
             macs, moved = sum(one.macs for one in some), sum(one.bytes for one in some)
+            kernel = KERNELS.get((kind, bool(is_int8)), "pad, leaky ReLU, add, resize, ...")
             lines.append(
-                f"| {kind} | {precision} | {len(some)} | {macs / 1e6:.0f} | {moved / 1e6:.1f} | "
-                f"{KERNELS[kind, precision]} | {runs_on} |"
+                f"| {precision} | {kind} | {len(some)} | {macs / 1e6:.0f} | {moved / 1e6:.1f} | "
+                f"{kernel} | {names} |"
             )
     return "\n".join(lines)
 
@@ -191,10 +198,10 @@ def board_table(
     columns = " | ".join(f"{one} bound | {one} estimate" for one in operators)
     lines = [f"| board | cores | {columns} |", "|---" * (2 + 2 * len(operators)) + "|"]
     for board in BOARDS:
-        guess = bound(operators["fp32"], board, "fp32") / efficiency
+        guess = bound(operators["fp32"], board) / efficiency
         cells = [f"{board.name} | {board.cores} x {board.core} at {board.ghz} GHz"]
         for precision, found in operators.items():
-            cells.append(f"{bound(found, board, precision):.1f}")
+            cells.append(f"{bound(found, board):.1f}")
             if precision == "fp32":
                 cells.append(f"{guess:.0f}")
             else:

@@ -43,10 +43,10 @@ def test_bound_is_products_by_clock(
     boards: ModuleType, precision: str, dot_product: bool, products: int
 ) -> None:
     board = boards.Board("b", 2, "core", 2.0, 1, dot_product)
-    operators = [boards.Operator(boards.CONVOLUTION, 8_000_000, 0)]
+    operators = [boards.Operator(boards.CONVOLUTION, 8_000_000, 0, precision == "int8")]
     operators.append(boards.Operator(boards.MOVEMENT, 0, 64_000_000))
     expected = 8 / (products * 4) + 64 / (16 * 4)
-    assert boards.bound(operators, board, precision) == pytest.approx(expected)
+    assert boards.bound(operators, board) == pytest.approx(expected)
 
 
 def test_the_paper_sets_the_efficiency(boards: ModuleType) -> None:
