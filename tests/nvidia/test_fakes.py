@@ -1,4 +1,7 @@
-"""The fakes offer nothing that the real libraries lack: names, members, numbers of arguments."""
+"""The fakes offer nothing that the real libraries lack: names, members, numbers of arguments.
+
+And what the real ones say where there is no GPU.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from edgeface import Detector
+from edgeface.errors import BackendUnavailableError
+from edgeface.hardware import host
+from edgeface.runtimes.nvidia import cuda as room
 
 FAKES = Path(__file__).with_name("fakes")
 # What the library calls the classes that the fake's functions return.
@@ -67,3 +75,24 @@ def arguments(function: Any) -> int:
     line = function.__doc__.splitlines()[0]
     inside = line[line.index("(") + 1 : line.rindex(")")]
     return inside.count(",") + bool(inside)
+
+
+@pytest.mark.skipif(host().nvidia, reason="there is a GPU")
+def test_cuda_python_without_a_driver_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cuda.bindings", reason="needs the package cuda-python")
+    monkeypatch.setattr(room, "DRIVER", None)
+    cuda = room.load_cuda("pip install cuda-python")
+    assert cuda.runtime.__name__ == "cuda.bindings.runtime"
+    with pytest.raises(
+        BackendUnavailableError, match=r"for CUDA 1\d\.\d, but none answers: install"
+    ):
+        cuda.device()
+    with pytest.raises(room.CudaError, match="cudaMalloc: cudaErrorInsufficientDriver"):
+        cuda.allocate(16)
+
+
+@pytest.mark.skipif(host().nvidia, reason="there is a GPU")
+def test_tensorrt_rtx_without_a_driver_is_told() -> None:
+    pytest.importorskip("tensorrt_rtx", reason="needs the extra 'tensorrt-rtx'")
+    with pytest.raises(BackendUnavailableError, match=r"tensorrt-rtx.*NVIDIA driver, but libcuda"):
+        Detector("tensorrt-rtx")
