@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgeface.errors import BackendUnavailableError, MissingDependencyError
 
 DRIVER = "libcuda.so.1"
@@ -125,9 +122,9 @@ class Cuda:
         """Memory on the GPU, in bytes."""
         return Handle(self, self.call("cudaMalloc", size), "cudaFree")
 
-    def pinned(self, size: int) -> NDArray[np.uint8]:
-        """Page-locked memory of the host, in bytes, which lives as long as its last view."""
-        return np.asarray(_Pinned(self, size))
+    def allocate_on_host(self, size: int) -> Handle:
+        """Page-locked memory of the host, in bytes."""
+        return Handle(self, self.call("cudaHostAlloc", size, 0), "cudaFreeHost")
 
 
 class Handle:
@@ -143,19 +140,6 @@ class Handle:
 
     def __int__(self) -> int:
         return int(self.value)
-
-
-class _Pinned:
-    """The memory behind an array of ``Cuda.pinned``, which is its ``base``."""
-
-    def __init__(self, cuda: Cuda, size: int) -> None:
-        self._handle = Handle(cuda, cuda.call("cudaHostAlloc", size, 0), "cudaFreeHost")
-        self.__array_interface__ = {
-            "data": (int(self._handle), False),
-            "shape": (size,),
-            "typestr": "|u1",
-            "version": 3,
-        }
 
 
 def load_cuda(install: str) -> Cuda:

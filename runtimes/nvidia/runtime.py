@@ -1,9 +1,9 @@
-"""A model on TensorRT or TensorRT-RTX: an engine per range of frames, a session per thread."""
+"""A model on TensorRT or TensorRT-RTX: an engine, and its session, per range of frames."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from threading import Lock, local
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,8 +74,8 @@ class TensorRt:
         self._device = cuda.device()
         self._letterboxer = Letterboxer(cuda, self._device)
         self._engines: dict[Profile, Engine] = {}
+        self._sessions: dict[Profile, Session] = {}
         self._lock = Lock()
-        self._threads = local()
 
     def infer(self, frames: NDArray[np.uint8]) -> Outputs:
         """Run the graph; see ``edgeface.runtimes.base.Runtime``."""
@@ -92,12 +92,19 @@ class TensorRt:
         )
 
     def session(self, profile: Profile) -> Session:
-        """This thread's session for a profile; the engine is built where no thread has it yet."""
-        sessions: dict[Profile, Session] = vars(self._threads).setdefault("by_profile", {})
-        if profile not in sessions:
-            engine = self._engine(profile)
-            sessions[profile] = Session(self._vendor, self._cuda, engine, self._letterboxer)
-        return sessions[profile]
+        """The session for a profile; the engine is built where it is not there yet."""
+        with self._lock:
+            if self._data is None:
+                raise closed(self._vendor.name)
+            if profile not in self._engines:
+                self._engines[profile] = open_engine(
+                    self._vendor, self._device, self._data, profile, self._options
+                )
+            if profile not in self._sessions:
+                self._sessions[profile] = Session(
+                    self._vendor, self._cuda, self._engines[profile], self._letterboxer
+                )
+            return self._sessions[profile]
 
     def describe(self) -> Mapping[str, str]:
         """Facts for ``explain()``."""
@@ -109,22 +116,13 @@ class TensorRt:
         }
 
     def close(self) -> None:
-        """Free this thread's sessions, and the engines once no thread uses them."""
-        for session in vars(self._threads).get("by_profile", {}).values():
-            session.save()
-        self._data = None
-        self._engines = {}
-        self._threads = local()
-
-    def _engine(self, profile: Profile) -> Engine:
+        """Free sessions and engines, once no thread runs them."""
         with self._lock:
-            if self._data is None:
-                raise closed(self._vendor.name)
-            if profile not in self._engines:
-                self._engines[profile] = open_engine(
-                    self._vendor, self._device, self._data, profile, self._options
-                )
-            return self._engines[profile]
+            for session in self._sessions.values():
+                session.save()
+            self._data = None
+            self._sessions = {}
+            self._engines = {}
 
     def _guarded(self, shape: tuple[int, ...], run: Callable[[Session], Outputs]) -> Outputs:
         if self._data is None:
@@ -142,7 +140,7 @@ class TensorRt:
             raise
         except Exception as error:
             # What a failed run leaves in the stream is nothing to go on with.
-            del vars(self._threads)["by_profile"][profile]
+            self._sessions.pop(profile, None)
             raise self._failed(shape, error) from error
 
     def _failed(self, shape: tuple[int, ...], error: Exception) -> InferenceError:

@@ -85,24 +85,24 @@ def test_a_shape_runs_once_before_its_graph_is_captured(
     launches = [each.count("cudaGraphLaunch") for each in calls]
     assert captures == [0, 1, 0, 0, 1, 0]
     assert launches == [0, 1, 1, 0, 1, 0]
-    # With a graph, a frame is one copy, one launch and one wait.
-    assert calls[2] == ["cudaMemcpyAsync", "cudaGraphLaunch", "cudaStreamSynchronize"]
+    copy, wait = "cudaMemcpyAsync", "cudaStreamSynchronize"
+    assert calls[2] == [copy, "cudaGraphLaunch", copy, wait], "one copy in, one copy out"
 
 
 def test_steady_frames_allocate_nothing(
     gpu: Any, model: bytes, options: Options, noise: Noise
 ) -> None:
     runtime = load("tensorrt", model, options())
-    for height, width in ((96, 96), (64, 64), (96, 32), (96, 96)):
-        runtime.infer(noise(height, width))
-    allocations = {"cudaMalloc", "cudaHostAlloc"}
-    assert sum(call in allocations for call in gpu.world.calls) == 2 * 10
+    kept = runtime.infer(noise(96, 96))
+    runtime.infer(noise(96, 96))
+    gpu.world.calls.clear()
+    for height, width in ((64, 64), (96, 32), (96, 96), (96, 96)):
+        kept = runtime.infer(noise(height, width))
+    assert len(kept) == 9
+    assert not {"cudaMalloc", "cudaHostAlloc"} & set(gpu.world.calls)
 
 
-@pytest.mark.parametrize(
-    "failing",
-    ["cudaMemcpyAsync", "cudaStreamEndCapture", "cudaGraphInstantiate"],
-)
+@pytest.mark.parametrize("failing", ["cudaStreamEndCapture", "cudaGraphInstantiate", "engine"])
 def test_a_capture_that_fails_leaves_a_runtime_without_graphs(
     gpu: Any,
     model: bytes,
@@ -118,6 +118,7 @@ def test_a_capture_that_fails_leaves_a_runtime_without_graphs(
 
     def begin_and_fail(*arguments: Any) -> Any:
         gpu.world.fail[failing] = "cudaErrorStreamCaptureUnsupported"
+        gpu.tensorrt.state.cannot_be_captured = failing == "engine"
         return begin(*arguments)
 
     forget = gpu.runtime.cudaGetLastError
@@ -149,6 +150,21 @@ def test_rtx_keeps_its_compiled_kernels(
     assert gpu.tensorrt_rtx.saved == []
     load("tensorrt-rtx", model, options()).infer(noise(64, 64))
     assert gpu.tensorrt_rtx.saved == [b"kernels"]
+
+
+def test_outputs_stay_as_long_as_they_are_looked_at(
+    gpu: Any, model: bytes, options: Options, noise: Noise, right: Right
+) -> None:
+    runtime = load("tensorrt", model, options())
+    frames = [noise(64, 64, seed=seed) for seed in range(4)]
+    every = [runtime.infer(one) for one in frames]
+    for outputs, one in zip(every, frames, strict=True):
+        right(outputs, one)
+    held = len(gpu.world.host)
+    del outputs, every
+    again = [runtime.infer(one) for one in frames]
+    assert len(gpu.world.host) == held, "their memory is used again"
+    right(again[-1], frames[-1])
 
 
 def test_threads_share_a_runtime_and_keep_their_outputs(

@@ -27,7 +27,7 @@ class _State:
         self.loads = 0
         self.build_error = self.load_error = self.start_error = ""
         self.rejected_operator = ""
-        self.no_memory_for_contexts = False
+        self.no_memory_for_contexts = self.cannot_be_captured = False
 
 
 state = _State()
@@ -329,9 +329,9 @@ class IExecutionContext:
             _complain(engine._logger, "a tensor has no address or no shape")
             return False
         stream = cuda.world.streams[stream_handle]
-        if stream.recorded is not None and not self._warm:
+        if stream.recorded is not None and (not self._warm or state.cannot_be_captured):
             stream.broken = True
-            _complain(engine._logger, "the first run of a shape cannot be captured")
+            _complain(engine._logger, "this run cannot be captured")
             return False
         generation, self._warm = self._generation, True
 

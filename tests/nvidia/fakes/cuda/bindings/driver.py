@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
+from threading import get_ident
 from typing import Any
 
 from cuda.bindings.runtime import bytes_at, world
@@ -38,6 +39,7 @@ def cuLaunchKernel(
     parameters: tuple[tuple[Any, ...], tuple[Any, ...]],
     extra: int,
 ) -> Any:
+    assert get_ident() in world.threads, "no GPU is current in this thread"
     values, types = parameters
     assert len(values) == len(types)
     assert function == b"letterbox"

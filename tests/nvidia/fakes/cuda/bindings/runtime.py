@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from enum import IntEnum
+from threading import get_ident
 from types import SimpleNamespace
 from typing import Any
 
@@ -77,6 +78,8 @@ class World:
         self.streams: dict[int, Stream] = {1: Stream(1)}
         self.objects: dict[int, Any] = {}
         self.next = 1000
+        # Threads in which a call of this API made the GPU current.
+        self.threads: set[int] = set()
 
     def number(self) -> int:
         self.next += 1
@@ -98,6 +101,7 @@ world = World()
 
 def _call(name: str, forbidden_in_capture: bool = False) -> cudaError_t:
     world.calls.append(name)
+    world.threads.add(get_ident())
     if forbidden_in_capture and world.capturing():
         for stream in world.streams.values():
             stream.broken = stream.recorded is not None
