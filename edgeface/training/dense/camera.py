@@ -25,7 +25,8 @@ def rotation(vectors: torch.Tensor) -> torch.Tensor:
     x, y, z = vectors.unbind(1)
     zero = torch.zeros_like(x)
     cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).view(-1, 3, 3)
-    return torch.linalg.matrix_exp(cross)
+    matrices: torch.Tensor = torch.linalg.matrix_exp(cross)
+    return matrices
 
 
 def project(vertices: torch.Tensor, camera: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -38,7 +38,8 @@ def shade(
     Returns:
         (N, V, 3) BGR; 1 is white.
     """
-    source, diffuse, ambient = light[:, None].split(3, dim=2)
+    source, diffuse, ambient = torch.split(light[:, None], 3, dim=2)
     towards = functional.normalize(source - vertices, dim=2)
     cosine = (normals * towards).sum(2, keepdim=True).clamp(min=0)
-    return colours * (ambient + diffuse * cosine)
+    lit: torch.Tensor = colours * (ambient + diffuse * cosine)
+    return lit

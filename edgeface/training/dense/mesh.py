@@ -98,4 +98,5 @@ def _rounded(plane: Floats) -> NDArray[np.float64]:
 def _depth(disc: NDArray[np.float64]) -> NDArray[np.float64]:
     radius = np.square(COVERED * disc / HALF_AXES[:2]).sum(1)
     nose = np.square(disc - NOSE).sum(1) / (2 * NOSE_RADIUS**2)
-    return -HALF_AXES[2] * np.sqrt(1 - radius) - NOSE_HEIGHT * np.exp(-nose)
+    depth: NDArray[np.float64] = -HALF_AXES[2] * np.sqrt(1 - radius) - NOSE_HEIGHT * np.exp(-nose)
+    return depth
