@@ -15,7 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from edgeface.anchors import AnchorLevel, AnchorSpec
-from edgeface.errors import InvalidOptionError, ModelIntegrityError, ModelNotFoundError
+from edgeface.errors import (
+    InvalidOptionError,
+    ModelIntegrityError,
+    ModelNotFoundError,
+    OutputError,
+)
 from edgeface.onnxfile import has_external_data
 
 MANIFEST = "manifest.json"
@@ -206,14 +211,23 @@ def write_manifest(bundle: Bundle) -> None:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that readers see the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file so that readers see the old content or the new, never a part.
+
+    Raises:
+        OutputError: the disk is full, or the folder cannot be written; the old content stays.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{id(data):x}.tmp")
     try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"expected to write {path}, got: {error}; free some space or choose another folder"
+        ) from error
 
 
 def check_precision(precision: str) -> str:

@@ -1,0 +1,213 @@
+"""Killed with -9 while it writes: what is there afterwards is whole."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeface import cache
+from edgeface.bundle import load_bundle
+from edgeface.errors import OutputError
+
+KILLS = 100
+PORTRAIT = Path(__file__).parents[2] / "docs" / "astronaut.jpg"
+MODEL = "retinaface_mobilenet025"
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+
+
+def kill_while(work: Callable[[int], None], check: Callable[[], None]) -> None:
+    """Run ``work`` over and over in a fork, kill it at a random moment, and check; many times."""
+    rng = np.random.default_rng(0)
+    started = time.monotonic()
+    work(0)
+    longest = 3 * (time.monotonic() - started)
+    for number in range(KILLS):
+        child = os.fork()
+        if child == 0:
+            try:
+                for turn in range(1_000_000):
+                    work(number * 1000 + turn)
+            finally:
+                os._exit(1)
+        time.sleep(float(rng.uniform(0, longest)))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        assert os.WIFSIGNALED(status), "the work failed before it was killed"
+        check()
+
+
+def test_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    seen: set[bytes | None] = set()
+
+    def work(turn: int) -> None:
+        cache.remember("compiled", "model", data=bytes([turn % 251]) * 300_000)
+
+    def check() -> None:
+        kept = cache.recall("compiled", "model")
+        assert kept is None or (len(kept) == 300_000 and len(set(kept)) == 1)
+        seen.add(kept and kept[:1])
+
+    kill_while(work, check)
+    assert len(seen - {None}) > 1
+
+
+def test_two_processes_that_build_the_same_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    children = []
+    for byte in (b"a", b"b"):
+        child = os.fork()
+        if child == 0:
+            try:
+                for _ in range(200):
+                    cache.remember("compiled", "model", data=byte * 200_000)
+                    cache.remember("compiled", "other", data=byte * 100)
+            finally:
+                os._exit(0)
+        children.append(child)
+    recalled = 0
+    while children:
+        kept = cache.recall("compiled", "model")
+        assert kept in (None, b"a" * 200_000, b"b" * 200_000)
+        recalled += kept is not None
+        done, status = os.waitpid(children[-1], os.WNOHANG)
+        if done:
+            assert status == 0
+            children.pop()
+    assert recalled > 1
+
+
+def test_a_training_checkpoint(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from edgeface.nets import build
+    from edgeface.training.checkpoint import AveragedWeights, load_checkpoint, save_checkpoint
+    from edgeface.training.objectives import TrainingStep, build_objective
+    from edgeface.training.recipe import Recipe
+
+    def start() -> tuple[TrainingStep, AveragedWeights, torch.optim.Optimizer]:
+        net = build(MODEL)
+        step = TrainingStep(net, build_objective(net, Recipe(MODEL)))
+        return step, AveragedWeights(net, 0.9), torch.optim.SGD(step.parameters(), 0.1)
+
+    run, resumed = start(), start()
+    steps = []
+
+    def work(turn: int) -> None:
+        save_checkpoint(tmp_path, *run, turn)
+
+    def check() -> None:
+        steps.append(load_checkpoint(tmp_path, *resumed))
+
+    kill_while(work, check)
+    assert len(set(steps)) > 1
+
+
+def test_an_export_over_an_older_bundle(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("safetensors")
+    from edgeface.converters.bundle import Conversion, write_bundle
+    from edgeface.converters.report import ParityReport
+    from edgeface.nets.weights import load_weights, read_bundle_weights
+
+    shipped = load_bundle(MODEL)
+    net = load_weights(shipped.preset, read_bundle_weights(shipped))
+    artifact = shipped.find("onnx", "fp32")
+    assert artifact
+    conversion = Conversion({"onnx": shipped.open(artifact)}, (), ParityReport((), {}))
+    names = []
+
+    def work(turn: int) -> None:
+        write_bundle(f"turn {turn}", net, conversion, tmp_path / "model", {}, force=True)
+
+    def check() -> None:
+        bundle = load_bundle(tmp_path / "model")
+        for one in bundle.artifacts:
+            bundle.open(one)
+        names.append(bundle.name)
+
+    kill_while(work, check)
+    assert len(set(names)) > 1
+
+
+def test_the_command_that_compiles(tmp_path: Path) -> None:
+    """The real command on a cold cache, killed ever later until it ends by itself."""
+    pytest.importorskip("openvino")
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "edgeface", "detect", str(PORTRAIT)]
+    command += ["--backend", "openvino", "--json", str(tmp_path / "faces.json")]
+    for delay in (0.3, 0.6, 0.9, 1.2, 1.5, 2.0):
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(delay)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    subprocess.run(command, env=environment, check=True, timeout=120)
+    assert '"score"' in (tmp_path / "faces.json").read_text()
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+from edgeface.cli.main import main
+sys.exit(main({arguments!r}))
+"""
+
+
+def limited(limit: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process that may write files of at most ``limit`` bytes."""
+    code = LIMITED.format(limit=limit, arguments=list(arguments))
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_a_full_disk_stops_no_detection_and_leaves_no_half_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert limited(1000, "detect", str(PORTRAIT)).returncode == 0
+    out = tmp_path / "out.jpg"
+    result = limited(1000, "detect", str(PORTRAIT), "--out", str(out))
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "expected" in result.stderr
+    assert not out.exists()
+    assert [path for path in tmp_path.rglob("*") if path.suffix == ".tmp"] == []
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    import resource
+
+    from edgeface.nets import build
+    from edgeface.training.checkpoint import AveragedWeights, load_checkpoint, save_checkpoint
+    from edgeface.training.objectives import TrainingStep, build_objective
+    from edgeface.training.recipe import Recipe
+
+    net = build(MODEL)
+    step = TrainingStep(net, build_objective(net, Recipe(MODEL)))
+    average, optimizer = AveragedWeights(net, 0.9), torch.optim.SGD(step.parameters(), 0.1)
+    save_checkpoint(tmp_path, step, average, optimizer, 7)
+    child = os.fork()
+    if child == 0:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        try:
+            save_checkpoint(tmp_path, step, average, optimizer, 8)
+        except OutputError:
+            os._exit(3)
+        os._exit(4)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 3
+    assert load_checkpoint(tmp_path, step, average, optimizer) == 7
