@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +36,8 @@ PRECISION = "fp32"
 FLOAT32 = tuple((target, PRECISION) for target in TARGETS)
 WEIGHTS = f"weights.{PRECISION}.safetensors"
 MODEL_CARD = "MODEL_CARD.md"
+# From Linux's fcntl.h and fs.h.
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 Kind: TypeAlias = tuple[str, str]
 Quantise: TypeAlias = Callable[[str, bytes], bytes]
@@ -276,11 +280,23 @@ def _weights(net: DetectorNet) -> bytes:
 
 
 def _move(folder: Path, output: Path, aside: Path) -> None:
-    if output.exists():
-        output.replace(aside)
-    try:
+    """Put a folder in the place of another, at once where the system can swap two names."""
+    if not output.exists():
         folder.replace(output)
-    except OSError:
-        if aside.exists():
+    elif not _swap(folder, output):
+        output.replace(aside)
+        try:
+            folder.replace(output)
+        except OSError:
             aside.replace(output)
-        raise
+            raise
+
+
+def _swap(one: Path, other: Path) -> bool:
+    """Swap two names in one step (Linux, most file systems); False where that is not possible."""
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    names = (AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other))
+    return bool(rename(*names, RENAME_EXCHANGE) == 0)

@@ -580,3 +580,24 @@ def test_outputs_that_are_not_finite_are_counted_and_left_out(
 def counted(output: str, value: float) -> bool:
     """A logit of minus infinity is a sound "no face"."""
     return not (output == "logit_32" and value == -np.inf)
+
+
+def test_real_backends_take_over_within_five_seconds(
+    astronaut: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Detector(threads=1) as detector:
+        first = detector.explain().backend
+        if first == "onnxruntime":
+            pytest.skip("no second backend is installed")
+        [expected] = detector(astronaut)
+
+        def fail(frames: NDArray[np.uint8]) -> Any:
+            raise InferenceError("expected a device, got: it was lost")
+
+        monkeypatch.setattr(detector._runtime, "infer", fail)
+        started = time.monotonic()
+        with pytest.warns(UserWarning, match="it was lost"):
+            [face] = detector(astronaut)
+        assert time.monotonic() - started < 5
+        assert detector.explain().backend != first
+        np.testing.assert_allclose(face.box, expected.box, atol=3)
