@@ -1,6 +1,6 @@
 """What each backend computes, held against kept values: a drift in either direction fails.
 
-``EDGEFACE_WRITE_GOLDEN=1 pytest tests/reliability/test_numerics.py`` writes the values anew, after a
+``EDGEFACE_WRITE_GOLDEN=1 pytest tests/reliability/test_numerics.py`` writes them anew, after a
 change of the model that is meant.
 """
 
