@@ -124,7 +124,7 @@ def test_an_export_over_an_older_bundle(tmp_path: Path) -> None:
     net = load_weights(shipped.preset, read_bundle_weights(shipped))
     artifact = shipped.find("onnx", "fp32")
     assert artifact
-    conversion = Conversion({"onnx": shipped.open(artifact)}, (), ParityReport((), {}))
+    conversion = Conversion({("onnx", "fp32"): shipped.open(artifact)}, (), ParityReport((), {}))
     names = []
 
     def work(turn: int) -> None:
