@@ -56,8 +56,8 @@ def losses(run: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_killed_run_resumes_with_the_objective_and_exports_without_it(
-    preset: str, roots: list[Root], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_killed_run_resumes_with_its_objective_and_saves_weights_without_it(
+    preset: str, roots: list[Root], tmp_path: Path
 ) -> None:
     recipe = replace(choose_recipe(preset, None), phases=(Phase(STEPS, 128, 2),), held_out=0.0)
     whole = Settings(tmp_path / "whole", workers=0, log_steps=1)
@@ -90,18 +90,22 @@ def test_a_killed_run_resumes_with_the_objective_and_exports_without_it(
             replace(broken, resume=True),
         )
 
-    weights = tmp_path / "broken" / "weights.safetensors"
     state = torch.load(tmp_path / "broken" / "last.pt", weights_only=True)
     assert state["objective"]
-    assert set(read_state_dict(weights)) == set(net.state_dict())
-    if preset.startswith("fanet"):
-        pytest.importorskip("litert_torch")
-        output = tmp_path / "bundle"
-        arguments = ["--checkpoint", str(weights), "--preset", preset, "-o", str(output)]
-        assert main(["export", *arguments]) == 0
-        table = capsys.readouterr().out
-        for backend in ("onnxruntime", "openvino", "tflite"):
-            assert any(backend in line and "equal" in line for line in table.splitlines()), table
-        bundle = load_bundle(output)
-        assert bundle.preset == preset
-        assert bundle.anchors.max_stride == 128
+    weights = read_state_dict(tmp_path / "broken" / "weights.safetensors")
+    assert set(weights) == set(net.state_dict())
+
+
+@pytest.mark.slow
+def test_a_checkpoint_becomes_a_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("litert_torch")
+    torch.manual_seed(0)
+    preset, output = "fanet_mobilenet025", tmp_path / "bundle"
+    torch.save(build(preset).state_dict(), tmp_path / "weights.pt")
+    arguments = ["--checkpoint", str(tmp_path / "weights.pt"), "--preset", preset]
+    assert main(["export", *arguments, "-o", str(output)]) == 0
+    table = capsys.readouterr().out.splitlines()
+    for backend in ("onnxruntime", "openvino", "tflite"):
+        assert any(backend in line and "equal" in line for line in table), table
+    bundle = load_bundle(output)
+    assert (bundle.preset, bundle.anchors.max_stride) == (preset, 128)
