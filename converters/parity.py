@@ -41,6 +41,7 @@ Picture: TypeAlias = NDArray[np.uint8]
 Size: TypeAlias = tuple[int, int]
 
 NMS_THRESHOLD = 0.4
+LARGEST_EXPONENT = 700.0
 TENSORRT, REFERENCE = "tensorrt", "onnxruntime"
 CANDIDATES = slice(30, 60)
 # Neither square nor a size that a converter traces; the first is padded on both sides.
@@ -265,4 +266,4 @@ def _clear_threshold(outputs: Outputs) -> float:
     ranked = np.sort(logits)[::-1][CANDIDATES]
     widest = int(np.argmax(ranked[:-1] - ranked[1:]))
     middle = float(ranked[widest : widest + 2].mean())
-    return 1 / (1 + math.exp(-middle))
+    return 1 / (1 + math.exp(min(-middle, LARGEST_EXPONENT)))
