@@ -135,11 +135,13 @@ def test_auto_goes_from_one_library_to_the_next(gpu: Any) -> None:
     gpu.tensorrt.Builder = refuse("no such GPU")
     with pytest.warns(UserWarning, match="'tensorrt-rtx', because tensorrt: .*no such GPU"):
         detector = Detector(input_size=1000)
-    assert detector.explain().backend == "tensorrt-rtx"
+    with detector:
+        assert detector.explain().backend == "tensorrt-rtx"
     gpu.tensorrt_rtx.Builder = refuse("no such GPU either")
     with pytest.warns(UserWarning, match=r"tensorrt-rtx: .*no such GPU either"):
         detector = Detector(input_size=1500)
-    assert detector.explain().backend in ("onnxruntime", "tflite")
+    with detector:
+        assert detector.explain().backend in ("onnxruntime", "tflite")
     with pytest.raises(BackendUnavailableError, match="no such GPU"):
         Detector("tensorrt", input_size=1500)
 

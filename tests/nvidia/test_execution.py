@@ -69,6 +69,7 @@ def test_everything_is_freed(
     assert not gpu.world.host
     assert not gpu.world.objects
     assert list(gpu.world.streams) == [1]
+    assert gpu.tensorrt.state.orphans == 0
 
 
 def test_a_shape_runs_once_before_its_graph_is_captured(

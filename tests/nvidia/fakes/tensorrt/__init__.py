@@ -25,6 +25,8 @@ class _State:
     def __init__(self) -> None:
         self.builds: list[dict[str, Any]] = []
         self.loads = 0
+        # Contexts that outlived their engine, or engines their Runtime.
+        self.orphans = 0
         self.build_error = self.load_error = self.start_error = ""
         self.rejected_operator = ""
         self.no_memory_for_contexts = self.cannot_be_captured = False
@@ -286,9 +288,9 @@ class IExecutionContext:
 
     def __del__(self) -> None:
         try:
-            assert self._engine._owner() is not None
+            state.orphans += self._engine._owner() is None
         except ReferenceError:
-            raise AssertionError("an engine must outlive its contexts") from None
+            state.orphans += 1
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         low, _, high = self._engine._shapes[name]
