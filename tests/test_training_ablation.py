@@ -112,7 +112,7 @@ def test_the_papers_tables_have_their_rows() -> None:
         (name, preset)
         for name, table in TABLES.items()
         for preset in presets()
-        if find_preset(preset).system == table.system and name != "retinaface-3"
+        if find_preset(preset).system == table.system
     ],
 )
 def test_the_papers_rows_differ_in_what_they_train(name: str, preset: str) -> None:

@@ -106,7 +106,6 @@ def _light(system: str, small: Phase) -> Recipe:
         matching=replace(paper.matching, forced=Matching.forced),
         second_matching=replace(paper.second_matching, forced=Matching.forced),
         phases=(small, Phase(2800, 640, 8, (0.6, 1.4))),
-        learning_rate=3e-2,
         weight_decay=5e-4,
         warm_up=0.03,
         warm_up_from=0.1,
@@ -116,26 +115,18 @@ def _light(system: str, small: Phase) -> Recipe:
     )
 
 
-def _light_two_step(system: str) -> Recipe:
-    """Few faces reach the first step's IoU of 0.7 with any anchor: each takes its best as well."""
-    return replace(
-        _light(system, Phase(3900, 384, 24)),
-        learning_rate=1e-2,
-        matching=Matching(positive=0.7, negative=0.3),
-        second_matching=Matching(positive=0.5, negative=0.4),
-    )
-
-
-# Samples are multiples of the coarsest stride, which is 128 in all but RetinaFace. A tower without
-# norms, which all levels share, does not bear RetinaFace's learning rate.
+# Samples are multiples of the coarsest stride, which is 128 in all but RetinaFace. The others weigh
+# boxes by 1 and do not bear RetinaFace's learning rate.
 LIGHT = {
     "retinaface": replace(
-        _light("retinaface", Phase(3900, 320, 32)), matching=Matching(positive=0.35, negative=0.3)
+        _light("retinaface", Phase(3900, 320, 32)),
+        learning_rate=3e-2,
+        matching=Matching(positive=0.35, negative=0.3),
     ),
-    "refineface": _light_two_step("refineface"),
-    "isrn": _light_two_step("isrn"),
-    "df2s2": replace(_light("df2s2", Phase(3900, 384, 24)), learning_rate=1e-2),
-    "fanet": _light("fanet", Phase(3900, 384, 24)),
+    **{
+        system: replace(_light(system, Phase(3900, 384, 24)), learning_rate=1e-2)
+        for system in ("refineface", "isrn", "df2s2", "fanet")
+    },
 }
 
 SHIPPED = {
