@@ -1,0 +1,114 @@
+"""Cost and latency of every preset on three CPU backends at 640 x 480, as a Markdown table.
+
+    python benchmarks/presets.py [--preset NAME …] [--rounds 30] > table.md
+
+Each preset is built with fresh weights, exported to ONNX and TFLite, and compared with PyTorch on
+pictures that the export never saw (the least signal-to-noise ratio over all backends and outputs is
+in the table). Then all backends look at one picture in turn, one thread each, float32. Whatever
+else the machine does falls on all of them alike, so compare within a row.
+
+Fresh weights find nothing, so the milliseconds hold preprocessing, the net and the search for
+scores, but no decoding of faces.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgeface import Detector
+from edgeface.converters.bundle import convert, write_bundle
+from edgeface.errors import ConversionError
+from edgeface.hardware import host
+from edgeface.nets import DetectorNet, build, presets
+from edgeface.nets.cost import cost
+
+WIDTH, HEIGHT = 640, 480
+BACKENDS = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "tflite": "LiteRT"}
+WARM_UP = 3
+NOTHING = 1.0
+
+
+def calibrate_norms(net: DetectorNet) -> DetectorNet:
+    """Give batch norms the statistics of one noisy picture, so that no fresh net overflows."""
+    rng = np.random.default_rng(0)
+    picture = torch.from_numpy(rng.integers(0, 256, (2, 3, 256, 256)).astype(np.float32))
+    with torch.no_grad():
+        net.train()(picture)
+    return net.eval()
+
+
+def latencies(folder: Path, rounds: int) -> dict[str, float]:
+    """Median milliseconds from picture to faces by backend, interleaved."""
+    picture = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    detectors = {
+        backend: Detector(
+            backend, model=str(folder), precision="fp32", score_threshold=NOTHING, threads=1
+        )
+        for backend in BACKENDS
+    }
+    times: dict[str, list[float]] = {backend: [] for backend in detectors}
+    for turn in range(-WARM_UP, rounds):
+        for backend, detector in detectors.items():
+            elapsed = milliseconds(detector, picture)
+            if turn >= 0:
+                times[backend].append(elapsed)
+    for detector in detectors.values():
+        detector.close()
+    return {backend: statistics.median(values) for backend, values in times.items()}
+
+
+def milliseconds(detect: Callable[..., object], picture: NDArray[np.uint8]) -> float:
+    """Time of one call."""
+    began = time.perf_counter()
+    detect(picture)
+    return (time.perf_counter() - began) * 1e3
+
+
+def row(preset: str, rounds: int) -> str:
+    """One row of the table."""
+    torch.manual_seed(0)
+    net = calibrate_norms(build(preset))
+    spent = cost(net, WIDTH, HEIGHT)
+    cells = [net.preset, f"{spent.gmac:.2f}", f"{spent.parameters / 1e6:.2f} M"]
+    try:
+        conversion = convert(net)
+    except ConversionError as error:
+        reason = str(error).splitlines()[0]
+        return "| " + " | ".join([*cells, *["–"] * len(BACKENDS), reason]) + " |"
+    worst = min(t.snr_db for backend in conversion.report.backends for t in backend.tensors)
+    with tempfile.TemporaryDirectory() as folder:
+        write_bundle(preset, net, conversion, Path(folder) / "model", {})
+        times = latencies(Path(folder) / "model", rounds)
+    cells += [f"{times[backend]:.1f}" for backend in BACKENDS]
+    return "| " + " | ".join([*cells, f"{worst:.0f}"]) + " |"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--preset", action="append", help="default: all")
+    parser.add_argument("--rounds", type=int, default=30, help="timed calls of each backend")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    print(f"{host().cpu}, Python {platform.python_version()}, one thread, float32.\n")
+    heads = ["preset", "GMAC", "parameters", *(f"{name} ms" for name in BACKENDS.values())]
+    print("| " + " | ".join([*heads, "least SNR to PyTorch, dB"]) + " |")
+    print("|" + "---|" * (len(heads) + 1))
+    for preset in args.preset or presets():
+        print(row(preset, args.rounds), flush=True)
+
+
+if __name__ == "__main__":
+    main()
