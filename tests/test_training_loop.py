@@ -16,7 +16,7 @@ import torch
 from edgeface.anchors import AnchorLevel, AnchorSpec
 from edgeface.errors import CheckpointError, InvalidOptionError, TrainingError
 from edgeface.evaluation.run import evaluate
-from edgeface.nets import DetectorNet, build
+from edgeface.nets import DetectorNet, build, presets
 from edgeface.training.cache import build_cache
 from edgeface.training.checkpoint import load_initial_weights
 from edgeface.training.dataset import FaceDataset, Root, held_out
@@ -207,6 +207,42 @@ def test_two_processes_under_torchrun(folder: Path, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "run" / "weights.safetensors").is_file()
     assert losses(tmp_path / "run")[-1][0] == "12"
+
+
+EVERY_SYSTEM = """
+import sys
+from torch import distributed
+from edgeface.cli.main import main
+folder, output, *presets = sys.argv[1:]
+leave, distributed.destroy_process_group = distributed.destroy_process_group, lambda: None
+for preset in presets:
+    options = ["--data", folder, "--cache", f"{output}/cache", "--workers", "0", "--threads", "1"]
+    options += ["--recipe", f"{output}/{preset}.json", "--device", "cpu"]
+    if main(["train", "--preset", preset, "--output", f"{output}/{preset}", *options]):
+        sys.exit(f"{preset} failed")
+leave()
+"""
+
+
+def test_every_system_trains_in_two_processes(folder: Path, tmp_path: Path) -> None:
+    """Every parameter gets its gradient, or the processes would wait for each other forever.
+
+    One start serves all systems: the processes stay joined from one training to the next.
+    """
+    script = tmp_path / "every_system.py"
+    script.write_text(EVERY_SYSTEM)
+    chosen = [name for name in presets() if name.endswith("mobilenet025")]
+    for preset in chosen:
+        recipe = choose_recipe(preset, "short")
+        recipe = replace(recipe, phases=(Phase(2, 128, 4),), held_out=0.0)
+        recipe.save(tmp_path / f"{preset}.json")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(script)]
+    result = subprocess.run(
+        [*command, str(folder), str(tmp_path), *chosen],
+        cwd=tmp_path, capture_output=True, text=True, timeout=580,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert [losses(tmp_path / preset)[-1][0] for preset in chosen] == ["2"] * 5
 
 
 def test_real_training_lowers_the_loss_and_overfits_a_handful(data: Path, tmp_path: Path) -> None:
