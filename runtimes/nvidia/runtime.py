@@ -119,7 +119,7 @@ class TensorRt:
         """Free sessions and engines, once no thread runs them."""
         with self._lock:
             for session in self._sessions.values():
-                session.save()
+                session.close()
             self._data = None
             self._sessions = {}
             self._engines = {}
@@ -144,10 +144,11 @@ class TensorRt:
             raise self._failed(shape, error) from error
 
     def _failed(self, shape: tuple[int, ...], error: Exception) -> InferenceError:
+        wanted = f"expected '{self._vendor.name}' to run frames of shape {shape}"
+        if isinstance(error, EdgeFaceError):
+            return InferenceError(f"{wanted}, but: {error}")
         remedy = _remedy(error) or "pad the frames to the model's stride, or choose another backend"
-        return InferenceError(
-            f"expected '{self._vendor.name}' to run frames of shape {shape}, got: {error}; {remedy}"
-        )
+        return InferenceError(f"{wanted}, got: {error}; {remedy}")
 
     def _profile(self, shape: tuple[int, ...]) -> Profile:
         known = (profile for profile in tuple(self._engines) if profile.takes(shape))

@@ -132,7 +132,12 @@ class Session:
             self._letterboxer.draw(picture, content, target, frame, pad_value, stream)
             return self._run()
 
-    def save(self) -> None:
+    def close(self) -> None:
+        """Wait for the running call, and keep what was learnt; the rest goes with the last use."""
+        with self._lock:
+            self._save()
+
+    def _save(self) -> None:
         """Keep the kernels that TensorRT-RTX compiled."""
         if self._kernels is not None and self._runs:
             compiled = bytes(self._kernels.serialize())
@@ -150,7 +155,7 @@ class Session:
         self._cuda.call("cudaStreamSynchronize", self._stream.value)
         self._runs += 1
         if self._runs == 1:
-            self.save()
+            self._save()
         return {name: tensor.of(home) for name, tensor in self._outputs.items()}
 
     def _prepare(self, shape: tuple[int, ...]) -> None:

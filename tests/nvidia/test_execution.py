@@ -238,7 +238,7 @@ def test_an_engine_for_larger_frames_that_does_not_build_is_an_error_of_that_fra
     runtime = load("tensorrt", model, options())
     gpu.tensorrt.state.build_error = "OutOfMemory"
     with pytest.raises(
-        InferenceError, match=r"\(1, 64, 1024, 3\), got: .*memory ran out: OutOfMem"
+        InferenceError, match=r"\(1, 64, 1024, 3\), but: .*memory ran out: OutOfMem"
     ):
         runtime.infer(noise(64, 1024))
     frames = noise(64, 64)
