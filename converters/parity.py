@@ -195,25 +195,36 @@ def compare_faces(
     places: Sequence[Letterbox],
     least_iou: float = BOUNDS["fp32"].iou,
 ) -> FaceParity:
-    """Compare the faces that postprocessing makes of the outputs for the same frames."""
+    """Compare the faces that postprocessing makes of the outputs for the same frames.
+
+    Several faces may share a box, as where it is clipped to a small picture: each is compared with
+    the one of its box whose landmarks are nearest.
+    """
     total = matched = extra = 0
     least, farthest = 1.0, 0.0
     for one, other, place in zip(expected, outputs, places, strict=True):
         threshold = _clear_threshold(one)
         wanted, found = (_faces(values, anchors, place, threshold) for values in (one, other))
         iou = box_iou(wanted.boxes, found.boxes)
+        apart = _landmark_distances(wanted, found)
         total += len(wanted)
         extra += int((iou.max(0, initial=0) < least_iou).sum())
-        pairs = [(row, int(iou[row].argmax())) for row in range(len(wanted)) if len(found)]
-        for row, column in pairs:
-            if iou[row, column] < least_iou:
-                continue
+        for row in np.flatnonzero(iou.max(1, initial=0) >= least_iou):
+            same = np.flatnonzero(iou[row] >= least_iou)
+            column = same[apart[row, same].argmin()]
             matched += 1
             least = min(least, float(iou[row, column]))
-            if wanted.landmarks is not None and found.landmarks is not None:
-                apart = np.linalg.norm(wanted.landmarks[row] - found.landmarks[column], axis=1)
-                farthest = max(farthest, float(apart.max()))
+            farthest = max(farthest, float(apart[row, column]))
     return FaceParity(total, matched, extra, least, farthest)
+
+
+def _landmark_distances(wanted: Faces, found: Faces) -> NDArray[np.float32]:
+    """Largest distance of a landmark, in pixels, of every pair of faces; 0 without landmarks."""
+    if wanted.landmarks is None or found.landmarks is None:
+        return np.zeros((len(wanted), len(found)), np.float32)
+    apart = wanted.landmarks[:, None] - found.landmarks[None]
+    distances: NDArray[np.float32] = np.linalg.norm(apart, axis=3).max(2, initial=0)
+    return distances
 
 
 def _letterbox(

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 from edgeface.bundle import load_bundle
+from edgeface.converters import parity
 from edgeface.converters.divergence import Divergence, first_diverging, snr_db
 from edgeface.converters.layers import onnx_layers, openvino_layers, tflite_layers, torch_layers
 from edgeface.converters.parity import check_parity, torch_outputs
 from edgeface.errors import ConversionError
+from edgeface.faces import Faces
 from edgeface.nets.weights import load_weights, read_bundle_weights
+from edgeface.preprocess import Letterbox
 
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
@@ -134,6 +137,27 @@ def test_int8_is_held_to_its_own_bound(net: DetectorNet) -> None:
     content = corrupt_onnx(shipped("onnx"), LAYERS[0])
     assert check_parity(net, {"onnx": content}, precision="int8", pictures=PICTURES).passed
     assert not check_parity(net, {"onnx": content}, precision="fp16", pictures=PICTURES).passed
+
+
+def test_faces_of_one_box_are_compared_by_their_landmarks(
+    net: DetectorNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boxes = np.array([[0, 0, 64, 32]] * 2, np.float32)
+    points = np.stack([np.full((5, 2), value, np.float32) for value in (8, 20)])
+    scores = np.array([0.9, 0.8], np.float32)
+    faces = {"torch": Faces(boxes, scores, points), "file": Faces(boxes, scores, points[::-1] + 1)}
+    monkeypatch.setattr(parity, "_faces", lambda outputs, *_: faces[next(iter(outputs))])
+    monkeypatch.setattr(parity, "_clear_threshold", lambda outputs: 0.5)
+    place = Letterbox(1.0, 1.0, 64, 32, 64, 32)
+    nothing = np.zeros(0, np.float32)
+    found = parity.compare_faces(net.anchors, [{"torch": nothing}], [{"file": nothing}], [place])
+    assert (found.expected, found.matched, found.extra) == (2, 2, 0)
+    assert found.landmark_px == pytest.approx(np.sqrt(2))
+
+
+def test_scores_that_overflow_are_a_threshold_all_the_same() -> None:
+    logits = -np.linspace(1e4, 2e4, 100, dtype=np.float32)
+    assert 0 < parity._clear_threshold({"logit_8": logits}) < 1e-300
 
 
 def test_snr_of_a_known_error() -> None:
