@@ -92,7 +92,7 @@ def rows(
     bundle: Bundle, calibration: CalibrationSet, data: EvaluationData, wanted: Sequence[Case]
 ) -> Iterator[str]:
     """Quantise and measure: the lines of the table."""
-    judge = Judge(source(bundle, "onnx"), Geometry(bundle.anchors, bundle.pad_value), data)
+    judge = Judge(Geometry(bundle.anchors, bundle.pad_value), data)
     yield (
         "| target | method | weights | pictures | easy | medium | hard | landmark error "
         "| SNR dB scores / boxes / landmarks | seconds |"
@@ -100,14 +100,10 @@ def rows(
     yield "|---|---|---|---|---|---|---|---|---|---|"
     for case in track(wanted, "comparing", unit="case"):
         began = time.process_time()
-        content = quantize(
-            case.target,
-            source(bundle, case.target),
-            calibration[: case.images],
-            case.options,
-        )
+        float32 = source(bundle, case.target)
+        content = quantize(case.target, float32, calibration[: case.images], case.options)
         took = time.process_time() - began
-        verdict = judge(case.target, content)
+        verdict = judge.verdict(case.target, float32, content)
         shares = " | ".join(f"{share:.2%}" for share in verdict.shares.values())
         decibels = noise(bundle, case, content, data)
         yield (

@@ -167,7 +167,7 @@ def _float_tensors(source: bytes, layers: Sequence[str]) -> list[str]:
 
 def _narrow(source: bytes) -> set[str]:
     """The convolutions of few channels, which int8 makes slower and coarser."""
-    model = read_model(source)
+    model = _read(source)
     return {
         graph.tensors[operator.outputs[0]].name.decode().partition("#")[0]
         for graph, operator in weighted_operators(model)

@@ -84,7 +84,7 @@ def test_model_finds_the_face_and_its_saved_predictions_score_the_same(
     outputs = ["--save-predictions", str(saved), "--json", str(report)]
     assert main(["eval", *arguments, *outputs]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("retinaface_mobilenet025 fp32 · ")
+    assert printed.startswith("retinaface_mobilenet025 int8 · ")
     assert "onnxruntime (" in printed
     content = json.loads(report.read_text())
     assert content["size"] == ("original size" if size == ["--original"] else "long side 320")
