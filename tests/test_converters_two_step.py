@@ -46,8 +46,10 @@ def first_logits(net: DetectorNet) -> torch.Tensor:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
-    "preset", ["refineface_mobilenet025:width=16", "isrn_mobilenet025:width=16,se=on"]
+    "preset",
+    ["refineface_mobilenet025:width=16", "isrn_mobilenet025:width=16,se=on,group_norm=off"],
 )
 def test_every_backend_computes_what_torch_computes(preset: str) -> None:
     net = varied(preset)
