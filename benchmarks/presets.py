@@ -27,8 +27,10 @@ import torch
 from numpy.typing import NDArray
 
 from edgeface import Detector
-from edgeface.converters.bundle import convert, write_bundle
-from edgeface.errors import ConversionError
+from edgeface.converters.bundle import Conversion, write_bundle
+from edgeface.converters.onnx import to_onnx
+from edgeface.converters.parity import check_parity
+from edgeface.converters.tflite import to_tflite
 from edgeface.hardware import host
 from edgeface.nets import DetectorNet, build, presets
 from edgeface.nets.cost import cost
@@ -81,12 +83,10 @@ def row(preset: str, rounds: int) -> str:
     net = calibrate_norms(build(preset))
     spent = cost(net, WIDTH, HEIGHT)
     cells = [net.preset, f"{spent.gmac:.2f}", f"{spent.parameters / 1e6:.2f} M"]
-    try:
-        conversion = convert(net)
-    except ConversionError as error:
-        reason = str(error).splitlines()[0]
-        return "| " + " | ".join([*cells, *["–"] * len(BACKENDS), reason]) + " |"
-    worst = min(t.snr_db for backend in conversion.report.backends for t in backend.tensors)
+    files = {"onnx": to_onnx(net), "tflite": to_tflite(net)}
+    report = check_parity(net, files)
+    worst = min(t.snr_db for backend in report.backends for t in backend.tensors)
+    conversion = Conversion({(name, "fp32"): file for name, file in files.items()}, (), report)
     with tempfile.TemporaryDirectory() as folder:
         write_bundle(preset, net, conversion, Path(folder) / "model", {})
         times = latencies(Path(folder) / "model", rounds)

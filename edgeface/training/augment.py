@@ -120,7 +120,7 @@ def anchor_sampling(
     box = sample.boxes[face]
     face_size = float(np.sqrt(np.maximum(box[2:] - box[:2], 1).prod()))
     nearest = int(np.abs(np.log(np.asarray(anchor_sizes) / face_size)).argmin())
-    chosen = anchor_sizes[rng.integers(min(nearest + 1, len(anchor_sizes) - 1) + 1)]
+    chosen = anchor_sizes[int(rng.integers(min(nearest + 1, len(anchor_sizes) - 1) + 1))]
     target = min(rng.uniform(chosen / 2, chosen * 2), size)
     side = size * face_size / target
     left, top = box[:2] - rng.uniform(0, 1, 2) * (side - (box[2:] - box[:2]))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edgeface.errors import InvalidOptionError
-from edgeface.nets.registry import SWITCH, find_preset, read_options, with_options
+from edgeface.nets.registry import find_preset, read_options, with_options
 from edgeface.training.objectives import training_terms
 from edgeface.training.recipe import Recipe
 
@@ -104,15 +104,14 @@ def _set(recipe: Recipe, name: str, text: str, preset: str) -> Recipe:
             strengths = {**dict(recipe.supervision), name: _strength(text, terms[name])}
             return replace(recipe, supervision=tuple(strengths.items()))
         if name in PHASE_FIELDS:
-            phases = (replace(phase, **{name: _phase_value(name, text)}) for phase in recipe.phases)
-            return replace(recipe, phases=tuple(phases))
+            changed: dict[str, Any] = {name: _phase_value(name, text)}
+            return replace(recipe, phases=tuple(replace(p, **changed) for p in recipe.phases))
         if group in NESTED_FIELDS and field in _fields(getattr(recipe, group)):
             nested = replace(getattr(recipe, group), **{field: float(text)})
             return replace(recipe, **{group: nested})
         if name in _switchable(recipe):
-            kind = type(getattr(recipe, name))
-            value = SWITCH[text.lower()] if kind is bool else kind(text)
-            return replace(recipe, **{name: value})
+            value: dict[str, Any] = {name: type(getattr(recipe, name))(text)}
+            return replace(recipe, **value)
     except (ValueError, KeyError) as error:
         raise InvalidOptionError(f"expected a value for '{name}', got '{text}'") from error
     raise InvalidOptionError(
