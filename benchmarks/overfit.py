@@ -34,6 +34,7 @@ from edgeface.training.validation import TorchDetector, held_out_pictures
 PICTURES = 8
 LEAST_SHARE = 0.15
 # On so few pictures a fast rate serves; DF2S2's shared tower has no norms and bears less.
+LEARNING_RATE = {"df2s2": 1e-2}
 FAST = 3e-2
 STEPS = {"df2s2": 400}
 BACKBONE = "mobilenet_v1_025_imagenet.safetensors"
@@ -67,11 +68,9 @@ def choose_pictures(annotations: Sequence[Annotation]) -> list[Annotation]:
 
 def overfit_recipe(preset: str, steps: int, side: int) -> Recipe:
     """The system's light recipe, without what makes its samples differ."""
-    recipe = choose_recipe(preset, None)
-    slow = find_preset(preset).system in STEPS
     return replace(
-        recipe,
-        learning_rate=recipe.learning_rate if slow else FAST,
+        choose_recipe(preset, None),
+        learning_rate=LEARNING_RATE.get(find_preset(preset).system, FAST),
         phases=(Phase(steps, side, PICTURES),),
         warm_up=0.1,
         average=0.9,
