@@ -56,7 +56,7 @@ def digest() -> str:
 
 def test_the_values_are_of_the_model_that_ships() -> None:
     if os.environ.get("EDGEFACE_WRITE_GOLDEN"):
-        GOLDEN.write_text(json.dumps({"model": digest()}, indent=1) + "\n")
+        GOLDEN.write_text(json.dumps({"model": digest()}) + "\n")
     assert read()["model"] == digest(), __doc__
 
 
@@ -70,7 +70,7 @@ def test_no_drift(backend: str, precision: str) -> None:
         pytest.skip(f"the model has no {precision} artifact for {backend}")
     name = f"{backend} {precision}"
     if os.environ.get("EDGEFACE_WRITE_GOLDEN"):
-        GOLDEN.write_text(json.dumps({**read(), name: values}, indent=1) + "\n")
+        GOLDEN.write_text(json.dumps({**read(), name: values}) + "\n")
     kept = read()[name]
     pixels, score = TOLERANCE[precision]
     assert [len(one) for one in values["boxes"]] == [len(one) for one in kept["boxes"]]
