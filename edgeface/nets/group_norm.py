@@ -29,12 +29,21 @@ class GroupNorm(nn.GroupNorm):
         if self.training:
             trained: torch.Tensor = super().forward(features)
             return trained
-        means = self.gather(features.mean((2, 3), keepdim=True))
+        means = self.gather(mean_of_maps(features))
         centred = features - self.spread(means)
-        variances = self.gather((centred * centred).mean((2, 3), keepdim=True))
+        variances = self.gather(mean_of_maps(centred * centred))
         scale = self.spread(torch.rsqrt(variances + self.eps)) * self.weight[:, None, None]
         normal: torch.Tensor = centred * scale + self.bias[:, None, None]
         return normal
+
+
+def mean_of_maps(features: torch.Tensor) -> torch.Tensor:
+    """Means (N, C, 1, 1) of maps, row by row first.
+
+    Backends add up one value after the other; over a whole map with a constant area, such as a
+    letterbox has, that loses digits. OpenVINO merges the two means again and does lose them.
+    """
+    return features.mean(3, keepdim=True).mean(2, keepdim=True)
 
 
 def use_group_norm(module: nn.Module, groups: int) -> None:
