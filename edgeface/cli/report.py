@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from edgeface.bundle import load_bundle, write_atomic
+from edgeface.bundle import Bundle, load_bundle, write_atomic
 from edgeface.cli.files import check_writable
 from edgeface.cli.gating import add_evaluation_options, show
 
@@ -17,7 +17,8 @@ examples:
   edgeface report --model models/first --evaluate WIDER --evaluate LABELS --held-out 0.03 -o report
 
 WIDER holds WIDER FACE's validation pictures and ground truth, for average precision; LABELS a
-label.txt with five landmarks per face. Writes conversion.md, conversion.json and conversion.png.
+label.txt with five landmarks per face. fp16 files that the model does not hold are made for the
+report alone. Writes conversion.md, conversion.json and conversion.png.
 """
 
 
@@ -58,10 +59,30 @@ def run(args: argparse.Namespace) -> int:
     sizes = {
         name: side for name, side in SIZES.items() if side == LONG_SIDE or not args.long_side_only
     }
-    result = report(bundle, bundle_files(bundle, {}), data, sizes=sizes, track=show)
+    files = bundle_files(bundle, _half_files(bundle))
+    result = report(bundle, files, data, sizes=sizes, track=show)
     text = to_markdown(result, f"{NAME}.png")
     write_atomic(folder / f"{NAME}.png", to_plot(result))
     write_atomic(folder / f"{NAME}.json", (json.dumps(result.to_dict(), indent=2) + "\n").encode())
     write_atomic(folder / f"{NAME}.md", text.encode())
     print(text)
     return 0
+
+
+def _half_files(bundle: Bundle) -> dict[tuple[str, str], bytes]:
+    """Make the fp16 files that a bundle could hold, for the targets whose it does not."""
+    from edgeface.calibration.report import FORMATS
+    from edgeface.converters.half import compute_half, store_half, store_half_tflite
+
+    converters = {
+        "onnx": store_half,
+        "openvino": store_half,
+        "tflite": store_half_tflite,
+        "tensorrt": compute_half,
+    }
+    made = {}
+    for target, convert in converters.items():
+        source = bundle.best(FORMATS[target], ("fp32",))
+        if source is not None and bundle.best(FORMATS[target], ("fp16",)) is None:
+            made[target, "fp16"] = convert(bundle.open(source))
+    return made
