@@ -30,7 +30,9 @@ class ContextModule(nn.Module):
 
     def forward(self, level: torch.Tensor) -> torch.Tensor:
         """Map (N, width, H, W) to the same shape."""
+        # The order in which TFLite's converter writes them; files are compared with torch by it.
         reduced = self.reduce(level)
-        branches = [self.branch3(level), self.branch5(reduced), self.branch7(reduced)]
+        deep = self.branch7[0](reduced)
+        branches = [self.branch3(level), self.branch5(reduced), self.branch7[1](deep)]
         # Before the concatenation, where runtimes fuse it into the convolutions.
         return torch.cat([torch.relu(branch) for branch in branches], dim=1)
