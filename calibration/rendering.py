@@ -24,7 +24,7 @@ def to_markdown(report: ConversionReport, plot: str = "") -> str:
     tools = ", ".join(f"{name} {version}" for name, version in report.tools.items())
     parts = [
         f"# Conversion report: {report.model}",
-        f"Evaluation data: {report.data}; neither training nor calibration saw them.  \n"
+        f"Evaluation data: {report.data}.  \n"
         f"Machine: {report.machine}, one thread.  \n"
         f"Weights: sha256 `{report.weights[:16]}`.  \n"
         f"Calibration: {f'sha256 `{report.calibration[:16]}`' if report.calibration else 'none'}."
