@@ -34,9 +34,10 @@ from edgeface.training.validation import TorchDetector, held_out_pictures
 PICTURES = 8
 LEAST_SHARE = 0.15
 # On so few pictures a fast rate serves; DF2S2's shared tower has no norms and bears less.
+# ISRN starts from nothing.
 LEARNING_RATE = {"df2s2": 1e-2}
 FAST = 3e-2
-STEPS = {"df2s2": 400}
+STEPS = {"df2s2": 400, "isrn": 400}
 BACKBONE = "mobilenet_v1_025_imagenet.safetensors"
 
 
