@@ -61,7 +61,7 @@ def data(evaluation_folders: list[Path]) -> EvaluationData:
 
 
 def test_a_trial_finds_what_the_detector_finds(astronaut: NDArray[np.uint8]) -> None:
-    with Detector("onnxruntime", score_threshold=0.02, max_faces=750) as detector:
+    with Detector("onnxruntime", precision="fp32", score_threshold=0.02, max_faces=750) as detector:
         expected = detector(astronaut)
     with Trial(fp32(), "onnxruntime", geometry()) as trial:
         faces = trial(astronaut)
