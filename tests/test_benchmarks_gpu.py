@@ -31,8 +31,9 @@ def test_speed_runs_dry() -> None:
     assert lines[0].startswith("DRY RUN")
     cells = [line.split(" | ") for line in lines if line.startswith("| retina")]
     assert [row[1:5] for row in cells] == [
-        ["onnxruntime", "fp32", "VGA", "1"],
-        ["onnxruntime", "fp32", "VGA", "2"],
+        ["onnxruntime", precision, "VGA", batch]
+        for precision in ("fp32", "int8")
+        for batch in ("1", "2")
     ]
     assert all(float(row[5]) > 0 and float(row[7]) > 0 for row in cells)
 

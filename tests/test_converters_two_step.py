@@ -15,6 +15,8 @@ pytest.importorskip("litert_torch")
 from edgeface.nets import DetectorNet, build  # noqa: E402
 from edgeface.nets.heads.two_step import REJECTED_LOGIT  # noqa: E402
 
+EXACT_DB = 80.0
+
 
 def varied(preset: str) -> DetectorNet:
     """A net whose outputs vary, and whose first step clearly rejects a part of the anchors."""
@@ -57,5 +59,8 @@ def test_every_backend_computes_what_torch_computes(preset: str) -> None:
         rejected = first_logits(net) < REJECTED_LOGIT
     assert 0.1 < rejected.float().mean() < 0.6
     report = check_parity(net, {"onnx": to_onnx(net), "tflite": to_tflite(net)})
-    assert report.passed, report.to_markdown()
     assert len(report.backends) >= 2
+    for one in report.backends:
+        assert min(tensor.snr_db for tensor in one.tensors) >= EXACT_DB, report.to_markdown()
+        # Untrained, many faces score alike: rounding decides which of two goes first through NMS.
+        assert one.faces.matched >= 0.8 * one.faces.expected > 0, report.to_markdown()

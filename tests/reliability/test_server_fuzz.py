@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
@@ -47,7 +48,15 @@ def make_app() -> FastAPI:
     return create_app(FindsNothing(), limits=Limits(rate=1e9))  # type: ignore[arg-type]
 
 
-schema = schemathesis.openapi.from_asgi("/openapi.json", make_app(), headers={"host": "127.0.0.1"})
+@asynccontextmanager
+async def endless(app: FastAPI) -> AsyncIterator[None]:
+    """Keep the server's threads: schemathesis starts and stops the application at every call."""
+    yield
+
+
+app = make_app()
+app.router.lifespan_context = endless
+schema = schemathesis.openapi.from_asgi("/openapi.json", app, headers={"host": "127.0.0.1"})
 
 
 @schema.parametrize()
