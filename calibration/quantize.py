@@ -15,7 +15,7 @@ from edgeface.errors import CalibrationError, EdgeFaceError, InvalidOptionError
 
 TARGETS = ("onnx", "openvino", "tflite", "tensorrt")
 # The winners of benchmarks/calibration.py.
-DEFAULT_METHODS = {"onnx": "mse", "tflite": "mse", "openvino": "minmax", "tensorrt": "minmax"}
+DEFAULT_METHODS = {"onnx": "mse", "tflite": "percentile", "openvino": "minmax", "tensorrt": "minmax"}
 
 
 @dataclass(frozen=True)
