@@ -54,6 +54,7 @@ def test_holds_the_bundles_and_no_data(installed: Path, wheel: Path) -> None:
     expected.add(installed / "edgeface/runtimes/nvidia/letterbox.cu")
     for manifest in manifests:
         expected |= {manifest, manifest.with_name("MODEL_CARD.md")}
+        expected |= set(manifest.parent.glob("conversion.*"))
         artifacts = json.loads(manifest.read_text())["artifacts"]
         assert {"onnx", "tflite"} <= {artifact["format"] for artifact in artifacts}
         expected |= {manifest.with_name(artifact["file"]) for artifact in artifacts}
