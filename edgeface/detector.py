@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeface.bundle import check_precision, load_bundle
 from edgeface.devicepicture import DevicePicture, device_picture, is_device_array
@@ -27,6 +26,7 @@ from edgeface.errors import (
 from edgeface.faces import Faces
 from edgeface.hardware import host
 from edgeface.imageio import Picture, check_color, read_image
+from edgeface.lanes import Lane, Lanes
 from edgeface.postprocess import postprocess
 from edgeface.preprocess import check_input_size, letterbox, place, sufficient_size
 from edgeface.runtimes.base import DeviceRuntime, Outputs, Runtime
@@ -41,11 +41,15 @@ if TYPE_CHECKING:
     from edgeface.tracking import Tracker
 
 
+MODES = ("latency", "throughput")
+
+
 class Detector:
     """Finds faces, with five landmarks each.
 
-    Calls from several threads are safe; they take turns. Where "auto" chose the backend and it
-    fails on a frame, the next best takes over, with one warning.
+    Calls from several threads are safe: in mode "latency" they take turns, in "throughput" as many
+    pictures as there are ``threads`` are looked at at the same time. Where "auto" chose the backend
+    and it fails on a frame, the next best takes over, with one warning.
 
     Args:
         backend: "auto" takes the best that runs here; "onnxruntime", "openvino", "tflite",
@@ -65,7 +69,11 @@ class Detector:
         roi: (x, y, width, height) in pixels: look at that part of each picture only.
         tile: look at overlapping tiles of input_size in the picture's own resolution as well, for
             small faces in large pictures; takes as many times longer as there are tiles.
-        threads: worker threads; None: the big cores that this process may use, at most 4.
+        threads: worker threads; None: the big cores that this process may use, in mode "latency"
+            at most 4.
+        mode: "latency" looks at one picture at a time, with all threads: the shortest wait for one
+            camera. "throughput" looks at one picture per thread: more frames a second for callers
+            with several cameras, threads or lists.
 
     Attributes:
         bundle: the model.
@@ -94,6 +102,7 @@ class Detector:
         roi: tuple[int, int, int, int] | None = None,
         tile: bool = False,
         threads: int | None = None,
+        mode: str = "latency",
     ) -> None:
         if backend != "auto":
             find_backend(backend)
@@ -103,15 +112,19 @@ class Detector:
         self._max_faces = _check_count("max_faces", max_faces)
         self._min_face = _check_count("min_face", min_face)
         self._roi = check_region(roi)
-        self._threads = _check_count("threads", threads) or host().threads
+        if mode not in MODES:
+            raise InvalidOptionError(f"expected mode 'latency' or 'throughput', got {mode!r}")
+        usual = host().threads if mode == "latency" else host().big_cores
+        self._threads = _check_count("threads", threads) or usual
+        self._mode = mode
         self.bundle = load_bundle(model)
         self._input_size = check_input_size(input_size, self.bundle.anchors.max_stride)
         self._tile = tile_size(self._input_size) if tile else None
         self.profile: dict[str, float] = {}
         self.faults: Counter[type[Exception]] = Counter()
         self._process = os.getpid()
-        self._lock = threading.Lock()
-        self._buffer: NDArray[np.uint8] | None = None
+        self._lanes = Lanes(self._streams)
+        self._change = threading.Lock()
         self._backend, self._precision = backend, precision
         self._broken: dict[str, str] = {}
         self._runtime: Runtime | None = self._start()
@@ -195,10 +208,12 @@ class Detector:
         """Free the model; a second call does nothing."""
         if os.getpid() != self._process:
             return
-        with self._lock:
+        with self._lanes.take_all() as lanes:
+            for lane in lanes:
+                lane.buffer = None
             if self._runtime is not None:
                 self._runtime.close()
-            self._runtime = self._buffer = None
+            self._runtime = None
 
     def __enter__(self) -> Detector:
         return self
@@ -209,6 +224,11 @@ class Detector:
     def __repr__(self) -> str:
         return f"Detector({self._explanation.backend!r}, model={self.bundle.name!r})"
 
+    @property
+    def _streams(self) -> int:
+        """Pictures that are looked at at the same time."""
+        return self._threads if self._mode == "throughput" else 1
+
     def _start(self) -> Runtime:
         """Load the model on the named backend, or on the best that is not known to be broken."""
         started = start(
@@ -218,6 +238,7 @@ class Detector:
             self._input_size,
             self._threads,
             self._broken,
+            self._streams,
         )
         self._allowed = started.artifact.input_sizes
         self._explanation = Explanation(
@@ -227,23 +248,26 @@ class Detector:
             precision=started.artifact.precision,
             input_size=self._input_size,
             threads=self._threads,
+            mode=self._mode,
             facts=started.runtime.describe(),
             others=started.others,
         )
         return started.runtime
 
-    def _fall_back(self, error: InferenceError) -> None:
+    def _fall_back(self, failed: Runtime, error: InferenceError) -> None:
         """Go on with the next backend after one that failed, or raise its error."""
-        self.faults[type(error)] += 1
-        if self._backend != "auto" or self._runtime is None:
-            raise error
-        self._broken[self._explanation.backend] = str(error)
-        try:
-            runtime = self._start()
-        except EdgeFaceError:
-            raise error from None
-        self._runtime.close()
-        self._runtime = runtime
+        with self._change:
+            self.faults[type(error)] += 1
+            if self._runtime is not failed:
+                return
+            if self._backend != "auto":
+                raise error
+            self._broken[self._explanation.backend] = str(error)
+            try:
+                self._runtime = self._start()
+            except EdgeFaceError:
+                raise error from None
+            failed.close()
 
     def _detect(self, image: Picture, color: str) -> Faces:
         started = time.perf_counter()
@@ -256,14 +280,12 @@ class Detector:
                 "expected the process that made the detector, got a fork of it, in which native "
                 "libraries hang; make the detector after the fork, or use the start method 'spawn'"
             )
-        with self._lock:
-            if self._runtime is None:
-                raise InferenceError("expected an open detector, got a closed one; make a new one")
+        with self._lanes.take() as lane:
             height, width = picture.shape[:2]
             parts = regions(width, height, self._roi, self._tile)
             profile = dict.fromkeys(("read", "preprocess", "infer", "postprocess"), 0.0)
             profile["read"] = (read - started) * 1e3
-            found = [(part, self._look(part.of(picture), profile)) for part in parts]
+            found = [(part, self._look(part.of(picture), lane, profile)) for part in parts]
             self.profile = profile
         return merge(
             found,
@@ -272,18 +294,21 @@ class Detector:
             max_faces=self._max_faces,
         )
 
-    def _look(self, picture: Pixels, profile: dict[str, float]) -> Faces:
+    def _look(self, picture: Pixels, lane: Lane, profile: dict[str, float]) -> Faces:
         """Find all faces of a picture or a part of one, on the first backend that does."""
         while True:
+            runtime = self._runtime
+            if runtime is None:
+                raise InferenceError("expected an open detector, got a closed one; make a new one")
             try:
-                return self._look_once(picture, profile)
+                return self._look_once(runtime, picture, lane, profile)
             except InferenceError as error:
-                self._fall_back(error)
+                self._fall_back(runtime, error)
 
-    def _look_once(self, picture: Pixels, profile: dict[str, float]) -> Faces:
+    def _look_once(
+        self, runtime: Runtime, picture: Pixels, lane: Lane, profile: dict[str, float]
+    ) -> Faces:
         """Find all faces of a picture or a part of one, and add to the profile."""
-        runtime = self._runtime
-        assert runtime is not None
         started = time.perf_counter()
         height, width = picture.shape[:2]
         size = sufficient_size(width, height, self._input_size, self._min_face)
@@ -301,15 +326,15 @@ class Detector:
                 stride=stride,
                 pad_value=pad_value,
                 allowed=self._allowed,
-                out=self._buffer,
+                out=lane.buffer,
             )
             if not np.may_share_memory(frame, picture):
-                self._buffer = frame
+                lane.buffer = frame
             infer = partial(runtime.infer, frame)
         preprocessed = time.perf_counter()
         outputs = infer()
         inferred = time.perf_counter()
-        known = self.faults[NumericalError]
+        faults: Counter[type[Exception]] = Counter()
         faces = postprocess(
             outputs,
             self.bundle.anchors,
@@ -317,21 +342,29 @@ class Detector:
             score_threshold=self._score_threshold,
             nms_threshold=self._nms_threshold,
             max_faces=None,
-            faults=self.faults,
+            faults=faults,
         )
-        if self.faults[NumericalError] > known == 0:
+        if faults:
+            self._tell(faults)
+        profile["preprocess"] += (preprocessed - started) * 1e3
+        profile["infer"] += (inferred - preprocessed) * 1e3
+        profile["postprocess"] += (time.perf_counter() - inferred) * 1e3
+        return faces
+
+    def _tell(self, faults: Counter[type[Exception]]) -> None:
+        """Count frames whose outputs were not finite, and warn of the first."""
+        with self._change:
+            known = self.faults[NumericalError]
+            self.faults.update(faults)
+        if not known:
             warnings.warn(
                 NumericalError(
                     "expected finite outputs of the network, got NaN or infinity, and left those "
                     f"anchors out (backend '{self._explanation.backend}'); Detector.faults counts "
                     "such frames: try precision='fp32', or another backend"
                 ),
-                stacklevel=2,
+                stacklevel=3,
             )
-        profile["preprocess"] += (preprocessed - started) * 1e3
-        profile["infer"] += (inferred - preprocessed) * 1e3
-        profile["postprocess"] += (time.perf_counter() - inferred) * 1e3
-        return faces
 
     def _runtime_on_device(self, runtime: Runtime) -> DeviceRuntime:
         if isinstance(runtime, DeviceRuntime):

@@ -50,6 +50,7 @@ class Explanation:
         precision: precision of the artifact that was loaded.
         input_size: None, the long side, or (width, height) in pixels.
         threads: worker threads.
+        mode: "latency" or "throughput".
         facts: what the backend says of itself: version, device, the precision that runs.
         others: the candidates that were not chosen, and why.
     """
@@ -62,6 +63,7 @@ class Explanation:
     threads: int
     facts: Mapping[str, str]
     others: tuple[Candidate, ...]
+    mode: str = "latency"
 
     def __str__(self) -> str:
         rows = {
@@ -69,7 +71,7 @@ class Explanation:
             "backend": f"{self.backend}: {self.why}",
             "artifact": self.precision,
             "input size": _describe_size(self.input_size),
-            "threads": str(self.threads),
+            "threads": f"{self.threads}, mode {self.mode}",
         }
         rows |= {name: value for name, value in self.facts.items() if name not in rows}
         lines = [f"{name:<12}{value}" for name, value in rows.items()]
@@ -87,6 +89,7 @@ def start(
     input_size: InputSize,
     threads: int,
     broken: Mapping[str, str] | None = None,
+    streams: int = 1,
 ) -> Started:
     """Load a model on the named backend, or with "auto" on the best that takes it.
 
@@ -99,6 +102,7 @@ def start(
         input_size: as ``Detector`` takes it.
         threads: worker threads.
         broken: backends to leave out, and why.
+        streams: frames that are computed at the same time.
 
     Raises:
         EdgeFaceError: see ``Detector``.
@@ -119,6 +123,7 @@ def start(
             input_sizes=chosen.artifact.input_sizes,
             exact=precision != "auto",
             threads=threads,
+            streams=streams,
             cache_key=f"{bundle.name}-{chosen.artifact.sha256}",
             stride=bundle.anchors.max_stride,
             long_side=input_size if isinstance(input_size, int) else None,

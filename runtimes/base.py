@@ -38,7 +38,9 @@ class RuntimeOptions:
         input_sizes: sizes that a static artifact accepts; empty: any.
         exact: keep the artifact's own arithmetic; otherwise the backend may lower fp32 to what
             is fastest on the device (bf16 or fp16).
-        threads: worker threads.
+        threads: worker threads, of all streams together.
+        streams: frames from as many calling threads that are computed at the same time, with an
+            equal share of the threads each.
         cache_key: name of the model and its hash, for backends that cache compiled models.
         stride: the model's coarsest stride, which divides both sides of every frame.
         long_side: largest side of a frame in pixels, or None where it is not known.
@@ -53,6 +55,12 @@ class RuntimeOptions:
     stride: int = 32
     long_side: int | None = None
     quick: bool = False
+    streams: int = 1
+
+    @property
+    def threads_per_stream(self) -> int:
+        """Worker threads for one frame."""
+        return max(1, self.threads // self.streams)
 
 
 class Runtime(Protocol):

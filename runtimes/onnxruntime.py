@@ -55,7 +55,7 @@ def load(data: bytes, options: RuntimeOptions) -> OnnxRuntime:
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = _FATAL_ONLY
     settings.inter_op_num_threads = 1
-    settings.intra_op_num_threads = options.threads
+    settings.intra_op_num_threads = options.threads_per_stream
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers = _providers(onnxruntime, options)
     try:

@@ -93,6 +93,8 @@ class OpenVino:
             # Pinned, every detector of the machine would compute on the same core.
             "ENABLE_CPU_PINNING": False,
         }
+        if options.streams > 1:
+            self._config |= {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": options.streams}
         if options.exact:
             self._config["INFERENCE_PRECISION_HINT"] = "f32"
         self._graphs: dict[Shape, Any] = {}

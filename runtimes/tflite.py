@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from threading import Lock
+from queue import LifoQueue
 from typing import Any
 
 import numpy as np
@@ -51,12 +51,17 @@ def load(data: bytes, options: RuntimeOptions) -> LiteRT:
     """
     vendor = import_vendor(_NAME, ".interpreter")
     try:
-        interpreter = vendor.Interpreter(model_content=data, num_threads=options.threads)
-        names = list(interpreter.get_signature_list())
-        runners = [interpreter.get_signature_runner(name) for name in names]
+        streams = [
+            _runners(vendor.Interpreter(model_content=data, num_threads=options.threads_per_stream))
+            for _ in range(options.streams)
+        ]
     except Exception as error:
         raise rejected(_NAME, error) from error
-    return LiteRT(runners, options)
+    return LiteRT(streams, options)
+
+
+def _runners(interpreter: Any) -> list[Any]:
+    return [interpreter.get_signature_runner(name) for name in interpreter.get_signature_list()]
 
 
 def _version() -> str:
@@ -73,15 +78,24 @@ def _size(runner: Any) -> Size | None:
 
 
 class LiteRT:
-    """An interpreter's signature runners, keyed by the size of their frames; None: any size."""
+    """An interpreter per stream, which computes one frame at a time.
 
-    def __init__(self, runners: list[Any], options: RuntimeOptions) -> None:
-        for runner in runners:
+    Args:
+        streams: each interpreter's signature runners.
+        options: what else there is to know.
+    """
+
+    def __init__(self, streams: list[list[Any]], options: RuntimeOptions) -> None:
+        for runner in streams[0]:
             check_graph(runner.get_input_details(), runner.get_output_details())
-        self._lock = Lock()
-        self._runners: dict[Size | None, Any] = {_size(runner): runner for runner in runners}
-        self._sizes = tuple(size for size in self._runners if size)
-        if None not in self._runners and (missing := set(options.input_sizes) - set(self._sizes)):
+        sizes = [_size(runner) for runner in streams[0]]
+        # The runners by the size of their frames; None: any size.
+        self._idle: LifoQueue[dict[Size | None, Any]] = LifoQueue()
+        for runners in streams:
+            self._idle.put(dict(zip(sizes, runners, strict=True)))
+        self._closed = False
+        self._sizes = tuple(size for size in sizes if size)
+        if None not in sizes and (missing := set(options.input_sizes) - set(self._sizes)):
             raise ModelIntegrityError(
                 f"expected signatures for frames of {sorted(missing)}, got {sorted(self._sizes)}; "
                 "the manifest and the TFLite file disagree: reinstall the model"
@@ -96,14 +110,17 @@ class LiteRT:
     def infer(self, frames: NDArray[np.uint8]) -> Outputs:
         """Run the graph frame by frame; see ``edgeface.runtimes.base.Runtime``."""
         check_frames(frames, self._sizes)
-        if not self._runners:
+        idle = self._idle
+        if self._closed:
             raise closed(_NAME)
-        runner = self._runners[(frames.shape[2], frames.shape[1]) if self._sizes else None]
+        runners = idle.get()
         try:
-            with self._lock:
-                outputs = [runner(**{INPUT: frame[None]}) for frame in frames]
+            runner = runners[(frames.shape[2], frames.shape[1]) if self._sizes else None]
+            outputs = [runner(**{INPUT: frame[None]}) for frame in frames]
         except Exception as error:
             raise failed(_NAME, frames, error) from error
+        finally:
+            idle.put(runners)
         if len(outputs) == 1:
             return dict(outputs[0])
         return {name: np.concatenate([one[name] for one in outputs]) for name in outputs[0]}
@@ -113,5 +130,5 @@ class LiteRT:
         return self._facts
 
     def close(self) -> None:
-        """Free the interpreter."""
-        self._runners = {}
+        """Free the interpreters."""
+        self._closed, self._idle = True, LifoQueue()

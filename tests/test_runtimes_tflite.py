@@ -157,13 +157,14 @@ def test_a_native_failure_is_an_error_and_the_runtime_goes_on() -> None:
             raise RuntimeError("failed to\nprepare")
 
     runtime: Any = load("tflite", tflite_file(ANY), options())
-    [working] = runtime._runners.values()
-    runtime._runners = {None: Broken()}
+    working = runtime._idle.get()
+    runtime._idle.put({None: Broken()})
     with pytest.raises(
         InferenceError, match=r"frames of shape \(1, 16, 8, 3\), got: failed to pre"
     ):
         runtime.infer(noise(16, 8))
-    runtime._runners = {None: working}
+    runtime._idle.get()
+    runtime._idle.put(working)
     assert_right(runtime, noise(16, 8))
 
 
