@@ -7,19 +7,19 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
+from edgeface.batching import by_shape
 from edgeface.bundle import check_precision, load_bundle
-from edgeface.devicepicture import DevicePicture, device_picture, is_device_array
+from edgeface.devicepicture import device_picture, is_device_array
 from edgeface.errors import (
     EdgeFaceError,
     InferenceError,
-    InvalidImageError,
     InvalidOptionError,
     NumericalError,
 )
@@ -27,13 +27,12 @@ from edgeface.faces import Faces
 from edgeface.hardware import host
 from edgeface.imageio import Picture, check_color, read_image
 from edgeface.lanes import Lane, Lanes
-from edgeface.postprocess import postprocess
-from edgeface.preprocess import check_input_size, letterbox, place, sufficient_size
-from edgeface.runtimes.base import DeviceRuntime, Outputs, Runtime
+from edgeface.pipeline import Pipeline
+from edgeface.preprocess import check_input_size
 from edgeface.runtimes.base import backend as find_backend
 from edgeface.startup import Explanation, start
 from edgeface.stream import Stream, open_stream
-from edgeface.tiling import Pixels, check_region, merge, regions, tile_size
+from edgeface.tiling import Pixels, Region, check_region, merge, regions, tile_size
 from edgeface.video import VideoSource
 
 if TYPE_CHECKING:
@@ -77,7 +76,8 @@ class Detector:
 
     Attributes:
         bundle: the model.
-        profile: milliseconds of the last picture's stages: read, preprocess, infer, postprocess.
+        profile: milliseconds of the last picture's stages: read, preprocess, infer, postprocess;
+            of pictures that were computed together, the mean.
         faults: how many frames met an ``InferenceError`` or a ``NumericalError`` so far.
 
     Raises:
@@ -125,9 +125,10 @@ class Detector:
         self._process = os.getpid()
         self._lanes = Lanes(self._streams)
         self._change = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
         self._backend, self._precision = backend, precision
         self._broken: dict[str, str] = {}
-        self._runtime: Runtime | None = self._start()
+        self._pipeline: Pipeline | None = self._start()
 
     @overload
     def __call__(
@@ -142,25 +143,27 @@ class Detector:
 
         Args:
             image: path of a picture file, its bytes, a uint8 array (H, W), (H, W, 1), (H, W, 3) or
-                (H, W, 4), or a PIL picture; a list or tuple of such. It is never written to. With
+                (H, W, 4), or a PIL picture; a list or tuple of such, of which pictures of one size
+                are computed together where the backend gains by it. It is never written to. With
                 "tensorrt" and "tensorrt-rtx" also such an array in the memory of the GPU, by
                 ``__cuda_array_interface__`` or DLPack: it is letterboxed there, without a copy.
             color: channel order of arrays: "bgr" or "rgb".
 
         Returns:
             Faces in pixels of the picture, best first, of length 0 where there are none; a list
-            of them for a list.
+            of them, in the same order, for a list.
 
         Raises:
             InvalidImageError: no picture that can be read, or one in the memory of a GPU that the
-                backend does not run on.
+                backend does not run on; of a list, it says which.
             InvalidOptionError: unknown color.
             InferenceError: the backend failed, or the detector is closed.
         """
         check_color(color)
         if isinstance(image, (list, tuple)):
-            return [self._detect(one, color) for one in image]
-        return self._detect(image, color)
+            return self._detect_all(image, color)
+        [faces] = self._detect([image], color, [None])
+        return faces
 
     def stream(
         self,
@@ -210,10 +213,14 @@ class Detector:
             return
         with self._lanes.take_all() as lanes:
             for lane in lanes:
-                lane.buffer = None
-            if self._runtime is not None:
-                self._runtime.close()
-            self._runtime = None
+                lane.buffer = lane.batch = None
+            if self._pipeline is not None:
+                self._pipeline.runtime.close()
+            self._pipeline = None
+        with self._change:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown()
 
     def __enter__(self) -> Detector:
         return self
@@ -229,7 +236,7 @@ class Detector:
         """Pictures that are looked at at the same time."""
         return self._threads if self._mode == "throughput" else 1
 
-    def _start(self) -> Runtime:
+    def _start(self) -> Pipeline:
         """Load the model on the named backend, or on the best that is not known to be broken."""
         started = start(
             self.bundle,
@@ -240,116 +247,139 @@ class Detector:
             self._broken,
             self._streams,
         )
-        self._allowed = started.artifact.input_sizes
+        backend, precision = started.chosen.backend, started.artifact.precision
+        batch = find_backend(backend).batches.get(precision, 1)
         self._explanation = Explanation(
             model=self.bundle.name,
-            backend=started.chosen.backend,
+            backend=backend,
             why=started.chosen.reason if self._backend == "auto" else "as named",
-            precision=started.artifact.precision,
+            precision=precision,
             input_size=self._input_size,
             threads=self._threads,
             mode=self._mode,
+            batch=batch,
             facts=started.runtime.describe(),
             others=started.others,
         )
-        return started.runtime
+        return Pipeline(
+            runtime=started.runtime,
+            backend=backend,
+            bundle=self.bundle,
+            allowed=started.artifact.input_sizes,
+            batch=batch,
+            input_size=self._input_size,
+            min_face=self._min_face,
+            score_threshold=self._score_threshold,
+            nms_threshold=self._nms_threshold,
+        )
 
-    def _fall_back(self, failed: Runtime, error: InferenceError) -> None:
+    def _fall_back(self, failed: Pipeline, error: InferenceError) -> None:
         """Go on with the next backend after one that failed, or raise its error."""
         with self._change:
             self.faults[type(error)] += 1
-            if self._runtime is not failed:
+            if self._pipeline is not failed:
                 return
             if self._backend != "auto":
                 raise error
-            self._broken[self._explanation.backend] = str(error)
+            self._broken[failed.backend] = str(error)
             try:
-                self._runtime = self._start()
+                self._pipeline = self._start()
             except EdgeFaceError:
                 raise error from None
-            failed.close()
+            failed.runtime.close()
 
-    def _detect(self, image: Picture, color: str) -> Faces:
+    def _detect_all(self, images: Sequence[Picture], color: str) -> list[Faces]:
+        """Find the faces of each picture of a list, a few at a time in as many lanes as we have."""
+        groups = by_shape(images, self._open().batch)
+        found = [Faces.empty()] * len(images)
+
+        def detect(group: list[int]) -> None:
+            some = self._detect([images[number] for number in group], color, group)
+            for number, faces in zip(group, some, strict=True):
+                found[number] = faces
+
+        if self._streams == 1:
+            for group in groups:
+                detect(group)
+        else:
+            futures = self._submit(detect, groups)
+            try:
+                for future in futures:
+                    future.result()
+            finally:
+                for future in futures:
+                    future.cancel()
+        return found
+
+    def _submit(
+        self, detect: Callable[[list[int]], None], groups: Sequence[list[int]]
+    ) -> list[Future[None]]:
+        self._check_process()
+        with self._change:
+            self._open()
+            self._pool = self._pool or ThreadPoolExecutor(self._streams, "edgeface-detect")
+            return [self._pool.submit(detect, group) for group in groups]
+
+    def _detect(
+        self, images: Sequence[Picture], color: str, numbers: Sequence[int | None]
+    ) -> list[Faces]:
+        """Find the faces of a few pictures; their numbers in a list are for errors."""
         started = time.perf_counter()
-        picture = (
-            device_picture(image, color) if is_device_array(image) else read_image(image, color)
-        )
+        pictures = [self._read(*each, color) for each in zip(images, numbers, strict=True)]
         read = time.perf_counter()
+        self._check_process()
+        with self._lanes.take() as lane:
+            lane.begin()
+            lane.profile["read"] = (read - started) * 1e3
+            looked_at = [part.of(picture) for picture, parts in pictures for part in parts]
+            found = iter(self._look(looked_at, lane))
+            self.profile = {stage: spent / len(images) for stage, spent in lane.profile.items()}
+            faults = lane.faults
+        if faults:
+            self._tell(faults)
+        return [
+            merge(
+                [(part, next(found)) for part in parts],
+                nms_threshold=self._nms_threshold,
+                min_face=self._min_face,
+                max_faces=self._max_faces,
+            )
+            for _, parts in pictures
+        ]
+
+    def _read(self, image: Picture, number: int | None, color: str) -> tuple[Pixels, list[Region]]:
+        """Return a picture and the parts of it to look at."""
+        try:
+            picture = (
+                device_picture(image, color) if is_device_array(image) else read_image(image, color)
+            )
+            height, width = picture.shape[:2]
+            return picture, regions(width, height, self._roi, self._tile)
+        except EdgeFaceError as error:
+            if number is None:
+                raise
+            raise type(error)(f"picture {number} of the list: {error}") from error
+
+    def _look(self, pictures: Sequence[Pixels], lane: Lane) -> list[Faces]:
+        """Find all faces of pictures or parts of them, on the first backend that does."""
+        while True:
+            pipeline = self._open()
+            try:
+                return pipeline.look(pictures, lane)
+            except InferenceError as error:
+                self._fall_back(pipeline, error)
+
+    def _open(self) -> Pipeline:
+        if self._pipeline is None:
+            raise InferenceError("expected an open detector, got a closed one; make a new one")
+        return self._pipeline
+
+    def _check_process(self) -> None:
         if os.getpid() != self._process:
             raise InferenceError(
                 "expected the process that made the detector, got a fork of it, in which native "
                 "libraries hang; make the detector after the fork, or use the start method 'spawn'"
             )
-        with self._lanes.take() as lane:
-            height, width = picture.shape[:2]
-            parts = regions(width, height, self._roi, self._tile)
-            profile = dict.fromkeys(("read", "preprocess", "infer", "postprocess"), 0.0)
-            profile["read"] = (read - started) * 1e3
-            found = [(part, self._look(part.of(picture), lane, profile)) for part in parts]
-            self.profile = profile
-        return merge(
-            found,
-            nms_threshold=self._nms_threshold,
-            min_face=self._min_face,
-            max_faces=self._max_faces,
-        )
-
-    def _look(self, picture: Pixels, lane: Lane, profile: dict[str, float]) -> Faces:
-        """Find all faces of a picture or a part of one, on the first backend that does."""
-        while True:
-            runtime = self._runtime
-            if runtime is None:
-                raise InferenceError("expected an open detector, got a closed one; make a new one")
-            try:
-                return self._look_once(runtime, picture, lane, profile)
-            except InferenceError as error:
-                self._fall_back(runtime, error)
-
-    def _look_once(
-        self, runtime: Runtime, picture: Pixels, lane: Lane, profile: dict[str, float]
-    ) -> Faces:
-        """Find all faces of a picture or a part of one, and add to the profile."""
-        started = time.perf_counter()
-        height, width = picture.shape[:2]
-        size = sufficient_size(width, height, self._input_size, self._min_face)
-        stride, pad_value = self.bundle.anchors.max_stride, self.bundle.pad_value
-        infer: Callable[[], Outputs]
-        if isinstance(picture, DevicePicture):
-            placed = place(width, height, size, stride, self._allowed)
-            frame_size = placed.network_width, placed.network_height
-            there = self._runtime_on_device(runtime)
-            infer = partial(there.infer_picture, picture, placed.content, frame_size, pad_value)
-        else:
-            frame, placed = letterbox(
-                picture,
-                size,
-                stride=stride,
-                pad_value=pad_value,
-                allowed=self._allowed,
-                out=lane.buffer,
-            )
-            if not np.may_share_memory(frame, picture):
-                lane.buffer = frame
-            infer = partial(runtime.infer, frame)
-        preprocessed = time.perf_counter()
-        outputs = infer()
-        inferred = time.perf_counter()
-        faults: Counter[type[Exception]] = Counter()
-        faces = postprocess(
-            outputs,
-            self.bundle.anchors,
-            placed,
-            score_threshold=self._score_threshold,
-            nms_threshold=self._nms_threshold,
-            max_faces=None,
-            faults=faults,
-        )
-        if faults:
-            self._tell(faults)
-        profile["preprocess"] += (preprocessed - started) * 1e3
-        profile["infer"] += (inferred - preprocessed) * 1e3
-        profile["postprocess"] += (time.perf_counter() - inferred) * 1e3
-        return faces
 
     def _tell(self, faults: Counter[type[Exception]]) -> None:
         """Count frames whose outputs were not finite, and warn of the first."""
@@ -363,17 +393,8 @@ class Detector:
                     f"anchors out (backend '{self._explanation.backend}'); Detector.faults counts "
                     "such frames: try precision='fp32', or another backend"
                 ),
-                stacklevel=3,
+                stacklevel=2,
             )
-
-    def _runtime_on_device(self, runtime: Runtime) -> DeviceRuntime:
-        if isinstance(runtime, DeviceRuntime):
-            return runtime
-        raise InvalidImageError(
-            "expected a picture in the memory of the CPU for the backend "
-            f"'{self._explanation.backend}', got one in that of a GPU; copy it "
-            "(tensor.cpu().numpy(), cupy.asnumpy(array)), or take the backend 'tensorrt'"
-        )
 
 
 def _check_fraction(name: str, value: float) -> float:

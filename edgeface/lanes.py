@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
+
+STAGES = ("read", "preprocess", "infer", "postprocess")
 
 
 @dataclass(eq=False)
@@ -19,9 +21,25 @@ class Lane:
 
     Attributes:
         buffer: a network frame to write into again.
+        batch: frames that went to the backend together, to write into again.
+        profile: milliseconds of each stage since ``begin``.
+        faults: frames with outputs that are not finite since ``begin``.
     """
 
     buffer: NDArray[np.uint8] | None = None
+    batch: NDArray[np.uint8] | None = None
+    profile: dict[str, float] = field(default_factory=dict)
+    faults: Counter[type[Exception]] = field(default_factory=Counter)
+
+    def begin(self) -> None:
+        """Set profile and faults back."""
+        self.profile = dict.fromkeys(STAGES, 0.0)
+        self.faults = Counter()
+
+    def spend(self, *times: float) -> None:
+        """Add the seconds between one time and the next to preprocess, infer and postprocess."""
+        for stage, start, end in zip(STAGES[1:], times[:-1], times[1:], strict=True):
+            self.profile[stage] += (end - start) * 1e3
 
 
 class Lanes:

@@ -51,6 +51,7 @@ class Explanation:
         input_size: None, the long side, or (width, height) in pixels.
         threads: worker threads.
         mode: "latency" or "throughput".
+        batch: pictures of one size of a list that are computed together.
         facts: what the backend says of itself: version, device, the precision that runs.
         others: the candidates that were not chosen, and why.
     """
@@ -64,6 +65,7 @@ class Explanation:
     facts: Mapping[str, str]
     others: tuple[Candidate, ...]
     mode: str = "latency"
+    batch: int = 1
 
     def __str__(self) -> str:
         rows = {
@@ -72,6 +74,7 @@ class Explanation:
             "artifact": self.precision,
             "input size": _describe_size(self.input_size),
             "threads": f"{self.threads}, mode {self.mode}",
+            "batch": f"{self.batch} of a list",
         }
         rows |= {name: value for name, value in self.facts.items() if name not in rows}
         lines = [f"{name:<12}{value}" for name, value in rows.items()]

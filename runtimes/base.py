@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -131,6 +131,8 @@ class Backend:
         strongly_typed: computes in the types of the file, and takes fp16 and int8 only as made for
             it; others lower fp32 by themselves, and read each other's files.
         patience: seconds that probing may take.
+        batches: by the artifact's precision, how many frames of one size it computes faster
+            together than one by one, as ``benchmarks/throughput.py`` measured it; others: 1.
     """
 
     name: str
@@ -143,6 +145,7 @@ class Backend:
     strongly_typed: bool = False
     # A board that starts from an SD card needs tens of seconds to import a vendor's package.
     patience: float = 60.0
+    batches: Mapping[str, int] = field(default_factory=dict)
 
     def installed_package(self) -> str | None:
         """Name of the vendor package that is installed, found without importing it."""
@@ -210,6 +213,7 @@ BACKENDS = {
             ("openvino",),
             "pip install 'edgeface[openvino]'",
             ("openvino", "onnx"),
+            batches={"int8": 4},
         ),
         Backend(
             "tflite",

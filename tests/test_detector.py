@@ -565,7 +565,7 @@ def test_outputs_that_are_not_finite_are_counted_and_left_out(
             return outputs
 
     with Detector("openvino", model=model) as detector:
-        detector._runtime = Unsound(bench.runtime.options)
+        detector._pipeline.runtime = Unsound(bench.runtime.options)
         with (
             pytest.warns(NumericalError, match="precision='fp32'")
             if counted(output, value)
@@ -594,7 +594,7 @@ def test_real_backends_take_over_within_five_seconds(
         def fail(frames: NDArray[np.uint8]) -> Any:
             raise InferenceError("expected a device, got: it was lost")
 
-        monkeypatch.setattr(detector._runtime, "infer", fail)
+        monkeypatch.setattr(detector._pipeline.runtime, "infer", fail)
         started = time.monotonic()
         with pytest.warns(UserWarning, match="it was lost"):
             [face] = detector(astronaut)

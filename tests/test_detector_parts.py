@@ -21,13 +21,13 @@ Image = NDArray[np.uint8]
 def watched(**options: object) -> Iterator[tuple[Detector, list[tuple[int, int]]]]:
     """A detector, and the (width, height) of the frames that its network got."""
     with Detector("onnxruntime", **options) as detector:
-        sizes, infer = [], detector._runtime.infer
+        sizes, infer = [], detector._pipeline.runtime.infer
 
         def note(frame: Image) -> object:
             sizes.append((frame.shape[2], frame.shape[1]))
             return infer(frame)
 
-        detector._runtime.infer = note
+        detector._pipeline.runtime.infer = note
         yield detector, sizes
 
 

@@ -51,8 +51,8 @@ def test_callers_share_a_model_at_the_same_time(
         told = detector.explain()
         assert (told.threads, told.mode) == (2, "throughput")
         assert "2, mode throughput" in str(told)
-        assert detector._runtime is not None
-        detector._runtime = Meeting(detector._runtime, 2)  # type: ignore[assignment]
+        assert detector._pipeline is not None
+        detector._pipeline.runtime = Meeting(detector._pipeline.runtime, 2)  # type: ignore[assignment]
         with ThreadPoolExecutor(4) as callers:
             for _ in range(3):
                 found = list(callers.map(detector, pictures))
@@ -63,8 +63,8 @@ def test_callers_share_a_model_at_the_same_time(
 
 def test_a_lane_per_thread_and_not_more(pictures: list[NDArray[np.uint8]]) -> None:
     with Detector("onnxruntime", threads=2, mode="throughput") as detector:
-        assert detector._runtime is not None
-        infer, inside, most = detector._runtime.infer, [0], [0]
+        assert detector._pipeline is not None
+        infer, inside, most = detector._pipeline.runtime.infer, [0], [0]
         lock = threading.Lock()
 
         def counted(frames: NDArray[np.uint8]) -> Outputs:
@@ -77,7 +77,7 @@ def test_a_lane_per_thread_and_not_more(pictures: list[NDArray[np.uint8]]) -> No
                 with lock:
                     inside[0] -= 1
 
-        detector._runtime.infer = counted  # type: ignore[method-assign]
+        detector._pipeline.runtime.infer = counted  # type: ignore[method-assign]
         with ThreadPoolExecutor(6) as callers:
             list(callers.map(detector, pictures * 6))
         assert most[0] <= 2
@@ -86,15 +86,15 @@ def test_a_lane_per_thread_and_not_more(pictures: list[NDArray[np.uint8]]) -> No
 def test_close_waits_for_pictures_that_are_looked_at(pictures: list[NDArray[np.uint8]]) -> None:
     detector = Detector("onnxruntime", threads=2, mode="throughput")
     entered, go_on = threading.Event(), threading.Event()
-    assert detector._runtime is not None
-    infer = detector._runtime.infer
+    assert detector._pipeline is not None
+    infer = detector._pipeline.runtime.infer
 
     def slow(frames: NDArray[np.uint8]) -> Outputs:
         entered.set()
         assert go_on.wait(30)
         return infer(frames)
 
-    detector._runtime.infer = slow  # type: ignore[method-assign]
+    detector._pipeline.runtime.infer = slow  # type: ignore[method-assign]
     with ThreadPoolExecutor(2) as callers:
         found = callers.submit(detector, pictures[0])
         assert entered.wait(30)
@@ -113,14 +113,14 @@ def test_several_callers_fall_back_together(pictures: list[NDArray[np.uint8]]) -
         first = detector.explain().backend
         if first == "onnxruntime":
             pytest.skip("no second backend is installed")
-        assert detector._runtime is not None
+        assert detector._pipeline is not None
         both = threading.Barrier(2)
 
         def fail(frames: NDArray[np.uint8]) -> Outputs:
             both.wait(30)
             raise InferenceError("expected a device, got: it was lost")
 
-        detector._runtime.infer = fail  # type: ignore[method-assign]
+        detector._pipeline.runtime.infer = fail  # type: ignore[method-assign]
         with ThreadPoolExecutor(2) as callers, pytest.warns(UserWarning, match="lost") as told:
             found = list(callers.map(detector, pictures[:2]))
         assert [len(faces) for faces in found] == [1, 1]
