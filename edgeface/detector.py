@@ -332,20 +332,23 @@ class Detector:
             lane.begin()
             lane.profile["read"] = (read - started) * 1e3
             looked_at = [part.of(picture) for picture, parts in pictures for part in parts]
-            found = iter(self._look(looked_at, lane))
+            looked = iter(self._look(looked_at, lane))
+            began = time.perf_counter()
+            found = [
+                merge(
+                    [(part, next(looked)) for part in parts],
+                    nms_threshold=self._nms_threshold,
+                    min_face=self._min_face,
+                    max_faces=self._max_faces,
+                )
+                for _, parts in pictures
+            ]
+            lane.profile["postprocess"] += (time.perf_counter() - began) * 1e3
             self.profile = {stage: spent / len(images) for stage, spent in lane.profile.items()}
             faults = lane.faults
         if faults:
             self._tell(faults)
-        return [
-            merge(
-                [(part, next(found)) for part in parts],
-                nms_threshold=self._nms_threshold,
-                min_face=self._min_face,
-                max_faces=self._max_faces,
-            )
-            for _, parts in pictures
-        ]
+        return found
 
     def _read(self, image: Picture, number: int | None, color: str) -> tuple[Pixels, list[Region]]:
         """Return a picture and the parts of it to look at."""

@@ -10,18 +10,21 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.anchors import AnchorSpec, level_priors
 from edgeface.errors import NumericalError
 from edgeface.faces import Faces
+from edgeface.nms import nms
 
 if TYPE_CHECKING:
     from edgeface.preprocess import Letterbox
 
 Floats = NDArray[np.float32]
+
+# Landmark offsets, in units of the anchor, that no picture explains.
+_ABSURD = 1e30
 
 
 def postprocess(
@@ -54,9 +57,14 @@ def postprocess(
         Faces, boxes clipped to the picture; a box that lies wholly outside it is dropped.
     """
     least = _logit(score_threshold)
+    broken = False
     survivors = []
     for level in anchors.levels:
         logits = outputs[f"logit_{level.stride}"].reshape(-1)
+        best = logits.max()
+        broken |= bool(np.isnan(best))
+        if best <= least:
+            continue
         index = np.flatnonzero(logits > least)
         survivors.append(
             (
@@ -66,27 +74,29 @@ def postprocess(
                 outputs[f"landmark_{level.stride}"].reshape(-1, 10)[index],
             )
         )
-    logits, priors, deltas, points = (
-        np.concatenate(column) for column in zip(*survivors, strict=True)
-    )
-    broken = any(np.isnan(outputs[f"logit_{level.stride}"]).any() for level in anchors.levels)
-    if not len(logits):
+    if not survivors:
         _count(faults, broken)
         return Faces.empty()
 
+    logits, priors, deltas, points = (
+        np.concatenate(column) for column in zip(*survivors, strict=True)
+    )
     order = np.argsort(-logits, kind="stable")[:top_k]
-    logits, priors = logits[order], priors[order]
-    scale = np.array([letterbox.scale_x, letterbox.scale_y], np.float32)
+    logits, priors, points = logits[order], priors[order], points[order]
+    scale = np.array([letterbox.scale_x, letterbox.scale_y] * 2, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        boxes = decode_boxes(deltas[order], priors, anchors.variances) / np.tile(scale, 2)
-        landmarks = decode_landmarks(points[order], priors, anchors.variances) / scale
+        boxes = decode_boxes(deltas[order], priors, anchors.variances) / scale
         scores = 1 / (1 + np.exp(-logits))
-    finite = np.isfinite(logits) & np.isfinite(boxes).all(1) & np.isfinite(landmarks).all((1, 2))
-    boxes, scores, landmarks = boxes[finite], scores[finite], landmarks[finite]
-    _count(faults, broken or not finite.all())
+    sane = np.isfinite(logits)[:, None], np.isfinite(boxes), np.abs(points) < _ABSURD
+    if not all(column.all() for column in sane):
+        broken = True
+        sound = np.concatenate(sane, 1).all(1)
+        boxes, scores, priors, points = boxes[sound], scores[sound], priors[sound], points[sound]
+    _count(faults, broken)
 
     kept = nms(boxes, scores, nms_threshold)
-    boxes, scores, landmarks = boxes[kept], scores[kept], landmarks[kept]
+    boxes, scores = boxes[kept], scores[kept]
+    landmarks = decode_landmarks(points[kept], priors[kept], anchors.variances) / scale[:2]
     limit = np.array([letterbox.width, letterbox.height] * 2, np.float32)
     boxes = np.clip(boxes, 0, limit)
     inside = np.flatnonzero((boxes[:, :2] < boxes[:, 2:]).all(1))[:max_faces]
@@ -104,23 +114,6 @@ def decode_landmarks(points: Floats, priors: Floats, variances: tuple[float, flo
     """Decode landmark offsets (N, 10) of priors (N, 4, centre-size) to points (N, 5, 2)."""
     offsets = points.reshape(-1, 5, 2)
     return priors[:, None, :2] + offsets * variances[0] * priors[:, None, 2:]
-
-
-def nms(boxes: Floats, scores: Floats, threshold: float) -> NDArray[np.intp]:
-    """Greedy non-maximum suppression.
-
-    Args:
-        boxes: (N, 4) x1, y1, x2, y2.
-        scores: (N,), above 0.
-        threshold: of two boxes whose IoU is above it, the better one stays.
-
-    Returns:
-        Indices of the boxes that stay, best first.
-    """
-    corners = boxes.astype(np.float64)
-    corners[:, 2:] -= corners[:, :2]
-    kept = cv2.dnn.NMSBoxes(corners.tolist(), scores.tolist(), 0.0, threshold)
-    return np.asarray(kept, np.intp).reshape(-1)
 
 
 def _count(faults: Counter[type[Exception]] | None, broken: bool) -> None:

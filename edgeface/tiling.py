@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edgeface.devicepicture import DevicePicture
 from edgeface.errors import InvalidOptionError
 from edgeface.faces import Faces
-from edgeface.postprocess import nms
+from edgeface.nms import nms
 from edgeface.preprocess import InputSize, Size
 
 # Share of a tile that the next one repeats, so that a face which one cuts is whole in the other;
@@ -119,7 +119,7 @@ def merge(
         faces = faces[nms(faces.boxes, faces.scores, nms_threshold)]
     if min_face is not None:
         faces = faces[(faces.boxes[:, 2:] - faces.boxes[:, :2]).min(1) >= min_face]
-    return faces[:max_faces]
+    return faces if max_faces is None else faces[:max_faces]
 
 
 def _joined(parts: list[Faces]) -> Faces:
@@ -151,6 +151,8 @@ def _uncut(faces: Faces, tile: Region, whole: Region) -> Faces:
 
 
 def _moved(faces: Faces, region: Region) -> Faces:
+    if region.x == region.y == 0:
+        return faces
     shift = np.array([region.x, region.y], np.float32)
     landmarks = None if faces.landmarks is None else faces.landmarks + shift
     return Faces(faces.boxes + np.tile(shift, 2), faces.scores, landmarks)

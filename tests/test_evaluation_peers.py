@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgeface.evaluation.run import MAX_FACES, NMS_THRESHOLD, SCORE_THRESHOLD, evaluate
 from edgeface.evaluation.wider import load_wider
 from edgeface.faces import Faces
-from edgeface.postprocess import nms
+from edgeface.nms import nms
 from edgeface.preprocess import letterbox
 
 STRIDES = (8, 16, 32)

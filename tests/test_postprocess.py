@@ -1,4 +1,4 @@
-"""Postprocessing against loops written from the definitions, and NMS by hand."""
+"""Postprocessing against loops written from the definitions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgeface.anchors import AnchorLevel, AnchorSpec
 from edgeface.faces import Faces
-from edgeface.postprocess import nms, postprocess
+from edgeface.postprocess import postprocess
 from edgeface.preprocess import Letterbox
 
 SPEC = AnchorSpec(
@@ -204,32 +204,3 @@ def test_outputs_are_left_alone() -> None:
         array.setflags(write=False)
     run(outputs)
     assert all(np.array_equal(before[name], outputs[name]) for name in outputs)
-
-
-A, B, FAR = [0, 0, 10, 10], [0, 5, 10, 15], [50, 50, 60, 60]
-
-
-@pytest.mark.parametrize(
-    ("boxes", "threshold", "kept"),
-    [
-        ([A, B, FAR], 0.3, [0, 2]),  # IoU of A and B is 50 / 150
-        ([A, B, FAR], 0.34, [0, 1, 2]),
-        ([A, A, A], 0.99, [0]),
-        ([A, A], 1.0, [0, 1]),
-        ([A, [10, 0, 20, 10]], 0.0, [0, 1]),  # they touch
-        ([A, [0, 4, 10, 14], [0, 8, 10, 18]], 0.4, [0, 2]),  # the second falls, so the third stays
-        ([A, [2.5, 0, 12.5, 10]], 0.6, [0, 1]),  # exactly at the threshold
-        ([A, [2.4, 0, 12.4, 10]], 0.6, [0]),
-        ([[0, 0, 100, 100], [40, 40, 50, 50]], 0.4, [0, 1]),  # inside, but IoU is 0.01
-        ([[0.0, 0.0, 0.5, 0.5], [0.25, 0.0, 0.75, 0.5]], 0.3, [0]),  # far below a pixel
-    ],
-)
-def test_nms_by_hand(boxes: list[list[float]], threshold: float, kept: list[int]) -> None:
-    scores = np.linspace(0.9, 0.5, len(boxes), dtype=np.float32)
-    assert nms(np.array(boxes, np.float32), scores, threshold).tolist() == kept
-
-
-def test_nms_takes_the_best_first() -> None:
-    boxes = np.array([A, B, FAR], np.float32)
-    assert nms(boxes, np.array([0.5, 0.9, 0.7], np.float32), 0.3).tolist() == [1, 2]
-    assert nms(boxes[:0], np.empty(0, np.float32), 0.3).tolist() == []

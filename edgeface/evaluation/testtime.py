@@ -12,7 +12,7 @@ from edgeface.evaluation.average_precision import box_iou
 from edgeface.evaluation.protocols import Protocol
 from edgeface.evaluation.run import Predict
 from edgeface.faces import Faces
-from edgeface.postprocess import nms
+from edgeface.nms import nms
 
 MIRRORED_LANDMARKS = [1, 0, 2, 4, 3]
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from edgeface.anchors import AnchorSpec
-from edgeface.postprocess import nms
+from edgeface.nms import nms
 from edgeface.training.matching import IGNORED, NEGATIVE, POSITIVE, Matching
 from edgeface.training.objectives.base import BatchTargets
 from edgeface.training.objectives.roi_align import roi_align

@@ -1,0 +1,93 @@
+"""Greedy non-maximum suppression: OpenCV's, with a short cut for crowds.
+
+OpenCV compares every box with every better one that stayed, which takes 10 ms for 500 faces of ten
+boxes each. In a crowd the boxes lie in islands, and no box of one island ever overlaps one of
+another enough; so all islands lose the boxes of their best face at once.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+Indices = NDArray[np.intp]
+
+CROWD = 256
+ROUNDS = 8
+CELLS = 96
+
+
+def nms(boxes: Floats, scores: Floats, threshold: float) -> Indices:
+    """Greedy non-maximum suppression.
+
+    Args:
+        boxes: (N, 4) x1, y1, x2, y2, finite, x1 <= x2 and y1 <= y2.
+        scores: (N,), above 0.
+        threshold: of two boxes whose IoU is above it, the better one stays.
+
+    Returns:
+        Indices of the boxes that stay, best first.
+    """
+    threshold = float(np.float32(threshold))  # as OpenCV has it
+    order = np.argsort(-scores, kind="stable")
+    boxes = boxes[order].astype(np.float64)
+    place = np.arange(len(order))
+    kept: list[Indices] = []
+    if len(order) > CROWD:
+        label = islands(boxes, threshold)
+        for _ in range(ROUNDS):
+            best = np.full(label.max() + 1, -1)
+            best[label[::-1]] = np.arange(len(label))[::-1]
+            falls = _overlap(boxes, boxes[best[label]]) > threshold
+            falls[best[best >= 0]] = True
+            kept.append(place[best[best >= 0]])
+            boxes, label, place = boxes[~falls], label[~falls], place[~falls]
+            if len(place) <= CROWD:
+                break
+    boxes[:, 2:] -= boxes[:, :2]
+    rest = cv2.dnn.NMSBoxes(boxes.tolist(), scores[order[place]].tolist(), 0.0, threshold)
+    kept.append(place[np.asarray(rest, np.intp).reshape(-1)])
+    return order[np.sort(np.concatenate(kept))]
+
+
+def islands(boxes: Floats, threshold: float) -> NDArray[np.int32]:
+    """Label boxes so that two of different labels never have an IoU above the threshold.
+
+    Two boxes whose IoU is above t still meet when both are shrunk to 1 - t of their size: along
+    either axis the longer one, b, covers at least t * b of the other, a, so that their centres are
+    at most (a + b) / 2 - t * b <= (1 - t) * (a + b) / 2 apart. Boxes that meet share a cell.
+
+    Args:
+        boxes: (N, 4) x1, y1, x2, y2, at least one.
+        threshold: IoU, 0..1.
+
+    Returns:
+        int32 (N,): the island of each box.
+    """
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    halves = (boxes[:, 2:] - boxes[:, :2]) / 2 * (1 - threshold)
+    low, high = centres - halves, centres + halves
+    start = low.min(0)
+    scale = (CELLS - 1) / max(float((high - start).max()), 1e-9)
+    left, top = ((low - start) * scale).astype(np.intp).T
+    right, bottom = ((high - start) * scale).astype(np.intp).T + 1
+    side = CELLS + 1
+    enter = np.concatenate([top * side + left, bottom * side + right])
+    leave = np.concatenate([top * side + right, bottom * side + left])
+    steps = np.bincount(enter, minlength=side * side) - np.bincount(leave, minlength=side * side)
+    covered = steps.reshape(side, side).cumsum(0).cumsum(1) > 0
+    labels = cv2.connectedComponents(covered.view(np.uint8), connectivity=4)[1]
+    found: NDArray[np.int32] = labels[top, left]
+    return found
+
+
+def _overlap(boxes: Floats, others: Floats) -> Floats:
+    """IoU of each box (N, 4) with its counterpart (N, 4); 0 where both are empty."""
+    sides = np.minimum(boxes[:, 2:], others[:, 2:]) - np.maximum(boxes[:, :2], others[:, :2])
+    sides = np.maximum(sides, 0)
+    shared = sides[:, 0] * sides[:, 1]
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (others[:, 2:] - others[:, :2]).prod(1)
+    iou: Floats = shared / np.maximum(areas - shared, np.finfo(np.float64).tiny)
+    return iou
