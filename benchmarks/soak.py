@@ -21,7 +21,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from process import Sample, sample
+from edgeface.bench.process import Sample, sample
 
 from edgeface import Detector
 from edgeface.hardware import host

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from process import Sample, sample
+from edgeface.bench.process import Sample, sample
 
 from edgeface import Detector
 from edgeface.capture import Capture

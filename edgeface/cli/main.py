@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import edgeface
 from edgeface.cli import (
     ablate,
+    bench,
     blur,
     calibrate,
     complain,
@@ -31,6 +32,7 @@ COMMANDS = {
     "blur": blur,
     "serve": serve,
     "doctor": doctor,
+    "bench": bench,
     "eval": evaluate,
     "presets": presets,
     "train": train,

@@ -37,7 +37,7 @@ def test_nothing_grows() -> None:
 def test_a_run_that_grows_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(SCRIPT.parent)
     import numpy as np
-    from process import Sample
+    from edgeface.bench.process import Sample
     from soak import Run
 
     def run(growth: float, threads: int, late: float) -> list[str]:

@@ -1,0 +1,1 @@
+"""Speed of detectors on this machine: interleaved, beside peers, in Markdown, JSON and a plot."""
