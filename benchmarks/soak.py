@@ -21,9 +21,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from edgeface.bench.process import Sample, sample
 
 from edgeface import Detector
+from edgeface.bench.process import Sample, sample
 from edgeface.hardware import host
 
 PORTRAIT = Path(__file__).parents[1] / "docs" / "astronaut.jpg"

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from edgeface.bench.process import Sample, sample
 
 from edgeface import Detector
+from edgeface.bench.process import Sample, sample
 from edgeface.capture import Capture
 from edgeface.errors import StreamError
 from edgeface.hardware import host

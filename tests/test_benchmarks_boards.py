@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -57,17 +56,3 @@ def test_the_paper_sets_the_efficiency(boards: ModuleType) -> None:
     assert boards.paper_efficiency(operators) == pytest.approx(expected)
     table = boards.board_table({"fp32": operators}, expected, None)
     assert f"| RK3399 | 2 x Cortex-A72 at 1.8 GHz | {boards.PAPER_MAC / rate:.1f} | 61 |" in table
-
-
-def test_this_board_prints_its_row() -> None:
-    script = SCRIPT.with_name("this_board.py")
-    command = [sys.executable, str(script), "--rounds", "1", "--threads", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=550)
-    assert done.returncode == 0, done.stderr
-    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
-    assert rows[0].startswith("| board | backend | threads | 640 x 480, ms | 320 x 256, ms |")
-    labels = {row.split(" | ")[1] for row in rows[1:]}
-    assert {"tflite fp32", "onnxruntime fp32", "openvino fp32"} <= labels
-    for row in rows[1:]:
-        large, small = map(float, row.strip("| ").split(" | ")[-2:])
-        assert large > 0 and small > 0

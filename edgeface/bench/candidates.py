@@ -111,7 +111,9 @@ def to_dict(candidate: Candidate) -> dict[str, Any]:
 def from_dict(values: Mapping[str, Any]) -> Candidate:
     """Make a candidate of what ``to_dict`` gave."""
     fields = {name: value for name, value in values.items() if name != "kind"}
-    return Ours(**fields) if values["kind"] == "ours" else Peer(**fields)
+    if values["kind"] == "peer":
+        return Peer(**fields)
+    return Ours(**{**fields, "runs": tuple(fields["runs"])})
 
 
 def find_ours(

@@ -36,7 +36,7 @@ class Start:
         cold: seconds from its start to the first faces, with an empty cache of edgeface's.
         warm: the same with the cache that the first start left; median of a few.
         rss_mib: resident memory after the first faces; None where the kernel does not tell.
-        rss_later_mib: after ``FRAMES`` pictures more.
+        rss_later_mib: after more pictures, by default ``FRAMES``.
         peak_mib: the most that it took.
     """
 
@@ -47,8 +47,16 @@ class Start:
     peak_mib: float | None
 
 
-def measure_start(candidate: Candidate, image: Image, settings: Settings) -> Start:
+def measure_start(
+    candidate: Candidate, image: Image, settings: Settings, frames: int = FRAMES
+) -> Start:
     """Start fresh processes, the first with an empty cache.
+
+    Args:
+        candidate: what they run.
+        image: BGR uint8 (H, W, 3).
+        settings: how to look at it.
+        frames: how often the last of them looks at it once more.
 
     Raises:
         InferenceError: one of them fails.
@@ -59,7 +67,7 @@ def measure_start(candidate: Candidate, image: Image, settings: Settings) -> Sta
         picture = Path(folder) / "picture.npy"
         np.save(picture, image)
         colder, *warmer, last = (
-            _run(candidate, picture, settings, frames) for frames in (*[0] * WARM_STARTS, FRAMES)
+            _run(candidate, picture, settings, more) for more in (*[0] * WARM_STARTS, frames)
         )
     first, later = last["resident"]
     return Start(

@@ -37,8 +37,9 @@ def test_nothing_grows() -> None:
 def test_a_run_that_grows_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(SCRIPT.parent)
     import numpy as np
-    from edgeface.bench.process import Sample
     from soak import Run
+
+    from edgeface.bench.process import Sample
 
     def run(growth: float, threads: int, late: float) -> list[str]:
         seconds = np.linspace(0, 3600, 120)
