@@ -21,8 +21,9 @@ from edgeface.anchors import AnchorLevel, AnchorSpec, level_priors
 from edgeface.bench.settings import Settings
 from edgeface.errors import ModelIntegrityError, ModelNotFoundError
 from edgeface.faces import Faces
+from edgeface.nms import nms
 from edgeface.onnxfile import has_external_data
-from edgeface.postprocess import nms, postprocess
+from edgeface.postprocess import postprocess
 from edgeface.preprocess import InputSize, Letterbox, content_size, letterbox
 from edgeface.runtimes.base import import_vendor
 
