@@ -136,16 +136,23 @@ class Capture:
             StreamError: a live source is lost.
             Exception: whatever else the source raised.
         """
+        with self._state:
+            self.wait(limit)
+            if self._frames:
+                self._state.notify_all()
+                return self._frames.popleft()
+            error, self._error = self._error, None
+            if error is not None:
+                raise error
+            return None
+
+    def wait(self, limit: float | None = None) -> None:
+        """Wait until ``take`` has a frame, an error or the end at once; raises NotYetError."""
         until = None if limit is None else time.monotonic() + limit
         with self._state:
             if not self._threads and not self._ended:
                 self._connect(0)
-            while not self._frames:
-                if self._ended:
-                    error, self._error = self._error, None
-                    if error is not None:
-                        raise error
-                    return None
+            while not self._frames and not self._ended:
                 now = time.monotonic()
                 if self._deadline is not None and now >= self._deadline:
                     self._lose(self._turn, "expected a frame, but the source hangs")
@@ -154,15 +161,20 @@ class Capture:
                     raise NotYetError
                 limits = [each - now for each in (self._deadline, until) if each is not None]
                 self._state.wait(min(limits, default=None))
-            self._state.notify_all()
-            return self._frames.popleft()
 
     def close(self) -> None:
         """End within a second, and wake a waiting ``take``."""
+        self.stop()
+        self.join(time.monotonic() + CLOSE_LIMIT)
+
+    def stop(self) -> None:
+        """Tell the source to end, and wake a waiting ``take``; returns at once."""
         with self._state:
             self._finish(self._turn)
             self._frames.clear()
-        until = time.monotonic() + CLOSE_LIMIT
+
+    def join(self, until: float) -> None:
+        """Wait until the source has let go, or until that time of ``time.monotonic()``."""
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, until - time.monotonic()))

@@ -7,7 +7,7 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
@@ -36,6 +36,7 @@ from edgeface.tiling import Pixels, Region, check_region, merge, regions, tile_s
 from edgeface.video import VideoSource
 
 if TYPE_CHECKING:
+    from edgeface.cameras import Cameras
     from edgeface.capture import Watchdog
     from edgeface.tracking import Tracker
 
@@ -197,6 +198,49 @@ class Detector:
             self,
             source,
             mode,
+            color=color,
+            track=track,
+            realtime=realtime,
+            watchdog=watchdog,
+        )
+
+    def cameras(
+        self,
+        sources: Mapping[str, VideoSource],
+        mode: str = "latest",
+        *,
+        color: str = "bgr",
+        track: bool | Mapping[str, Tracker] = False,
+        realtime: bool | None = None,
+        watchdog: Watchdog | None = None,
+    ) -> Cameras:
+        """Find the faces of the frames of several cameras on this one model.
+
+        ``for result in detector.cameras({"door": 0, "yard": "rtsp://..."}): result.camera``, or
+        ``async for``; see ``Cameras``. They take turns, each with its newest frame; in the
+        detector's mode "throughput" as many at the same time as there are ``threads``.
+
+        Args:
+            sources: by name, what ``stream`` takes. Frames that a producer of your own hands over
+                are an iterable as well: ``iter(queue.get, None)``.
+            mode: see ``stream``.
+            color: see ``stream``.
+            track: give faces ``track_ids`` that are the camera's own: True, or a ``Tracker`` with
+                options of its own for each camera that is to have one.
+            realtime: see ``stream``.
+            watchdog: see ``stream``.
+
+        Raises:
+            InvalidImageError: a file is missing.
+            InvalidOptionError: unknown mode or color, no source, or trackers that do not fit.
+        """
+        from edgeface.cameras import open_cameras
+
+        return open_cameras(
+            self,
+            sources,
+            mode,
+            turns=self._streams,
             color=color,
             track=track,
             realtime=realtime,

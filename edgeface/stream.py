@@ -5,27 +5,23 @@ from __future__ import annotations
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeface.capture import Capture, Captured, NotYetError, Watchdog
+from edgeface.capture import Capture, Captured, Watchdog
 from edgeface.faces import Faces
+from edgeface.results import Results
 from edgeface.video import VideoSource, check_source, open_source
 
 if TYPE_CHECKING:
-    from asyncio import Future
-
     from edgeface.tracking import Tracker
 
 WINDOW = 600
-# A cancelled ``async for`` leaves a thread of the event loop waiting for at most that long.
-ASYNC_WAIT = 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +76,7 @@ class StreamStats:
         )
 
 
-class Stream(Iterator[StreamResult], AsyncIterator[StreamResult]):
+class Stream(Results[StreamResult]):
     """Frames with their faces, for ``for`` and ``async for``; made by ``Detector.stream``.
 
     A thread captures, the caller's thread detects. The source is opened with the first frame that
@@ -106,7 +102,6 @@ class Stream(Iterator[StreamResult], AsyncIterator[StreamResult]):
         self._tracker = tracker
         self._frames = 0
         self._recent: deque[tuple[float, float]] = deque(maxlen=WINDOW)
-        self._pending: Future[tuple[bool, StreamResult | None]] | None = None
         self._finalizer = weakref.finalize(self, capture.close)
 
     @property
@@ -129,8 +124,9 @@ class Stream(Iterator[StreamResult], AsyncIterator[StreamResult]):
         """Stop capturing; a loop over the stream ends. A second call does nothing."""
         self._finalizer()
 
-    def __iter__(self) -> Stream:
-        return self
+    def wait(self) -> None:
+        """Wait until the next frame, the end or an error is there, but leave it there."""
+        self._capture.wait()
 
     def __next__(self) -> StreamResult:
         """Return the next frame with its faces.
@@ -140,54 +136,7 @@ class Stream(Iterator[StreamResult], AsyncIterator[StreamResult]):
             StreamError: the camera or URL cannot be opened, or is lost for good.
             InferenceError: the backend failed, or the detector is closed.
         """
-        result = self._advance()
-        if result is None:
-            raise StopIteration
-        return result
-
-    def __aiter__(self) -> Stream:
-        return self
-
-    async def __anext__(self) -> StreamResult:
-        """Return the next frame with its faces; waits in a thread, and may be cancelled."""
-        import asyncio
-
-        ready, result = False, None
-        while not ready:
-            if self._pending is None:
-                self._pending = asyncio.get_running_loop().run_in_executor(None, self._poll)
-            await asyncio.wait({self._pending})
-            done, self._pending = self._pending, None
-            ready, result = done.result()
-        if result is None:
-            raise StopAsyncIteration
-        return result
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Stream:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        import asyncio
-
-        await asyncio.to_thread(self.close)
-
-    def _poll(self) -> tuple[bool, StreamResult | None]:
-        """Whether something came within a short while, and what."""
-        try:
-            return True, self._advance(ASYNC_WAIT)
-        except NotYetError:
-            return False, None
+        return super().__next__()
 
     def _advance(self, limit: float | None = None) -> StreamResult | None:
         captured = self._capture.take(limit)
@@ -227,9 +176,22 @@ def open_stream(
     watchdog: Watchdog | None = None,
 ) -> Stream:
     """Make the stream that ``Detector.stream`` describes."""
+    capture = open_capture(source, mode, color=color, realtime=realtime, watchdog=watchdog)
+    return Stream(detect, capture, _make_tracker(track))
+
+
+def open_capture(
+    source: VideoSource,
+    mode: str,
+    *,
+    color: str,
+    realtime: bool | None,
+    watchdog: Watchdog | None,
+) -> Capture:
+    """Make the capture of a stream; arguments as of ``Detector.stream``."""
     check_source(source, color)
     watchdog = watchdog or Watchdog()
-    capture = Capture(
+    return Capture(
         partial(
             open_source,
             source,
@@ -241,7 +203,6 @@ def open_stream(
         realtime=mode == "latest" if realtime is None else realtime,
         watchdog=watchdog,
     )
-    return Stream(detect, capture, _make_tracker(track))
 
 
 def _make_tracker(track: bool | Tracker | None) -> Tracker | None:

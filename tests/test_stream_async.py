@@ -51,7 +51,7 @@ def gated(gate: threading.Event) -> Iterator[NDArray[np.uint8]]:
 def test_a_cancelled_wait_loses_no_frame(
     gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgeface.stream.ASYNC_WAIT", 5)
+    monkeypatch.setattr("edgeface.results.ASYNC_WAIT", 5)
 
     async def main() -> list[int]:
         async with open_stream(no_faces, gated(gate), "every") as stream:
