@@ -1,14 +1,17 @@
 """OpenVINO on the CPU: the fastest backend on x86, where it runs fp32 as bf16 if AMX is there.
 
 Its package reports each import to its vendor, from a forked process, through
-``openvino_telemetry``. edgeface hides that package first: pictures and models stay private.
+``openvino_telemetry``. edgeface hides that package first: pictures and models stay private. It also
+puts off the import of the package's converter of models, which takes longer than the rest.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from hashlib import sha256
 from io import BytesIO
 from math import prod
 from threading import Lock, local
@@ -20,7 +23,7 @@ from numpy.typing import NDArray
 
 from edgeface import cache
 from edgeface.errors import EdgeFaceError
-from edgeface.hardware import cpu_signature
+from edgeface.hardware import cpu_signature, host
 from edgeface.runtimes.base import (
     Outputs,
     RuntimeOptions,
@@ -31,9 +34,12 @@ from edgeface.runtimes.base import (
     import_vendor,
     rejected,
 )
+from edgeface.runtimes.openvino_graph import REWRITES, take_camera_bytes
 
 _NAME = "openvino"
 _DEVICE = "CPU"
+_CONVERTER = "openvino.tools.ovc"
+_CHECKED = "openvino-checked"
 _STATIC_SHAPES = 4
 _ANY_SHAPE = (-1, -1, -1, 3)
 
@@ -68,7 +74,22 @@ def load(data: bytes, options: RuntimeOptions) -> OpenVino:
 
 def _import() -> ModuleType:
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    return import_vendor(_NAME)
+    if _NAME in sys.modules or _CONVERTER in sys.modules:
+        return import_vendor(_NAME)
+    sys.modules[_CONVERTER] = None  # type: ignore[assignment]
+    try:
+        vendor = import_vendor(_NAME)
+    finally:
+        del sys.modules[_CONVERTER]
+    vendor.convert_model = _convert_model
+    return vendor
+
+
+def _convert_model(*args: Any, **options: Any) -> Any:
+    """What ``openvino.convert_model`` is, for others in this process."""
+    from openvino.tools.ovc import convert_model
+
+    return convert_model(*args, **options)
 
 
 class OpenVino:
@@ -79,13 +100,10 @@ class OpenVino:
     """
 
     def __init__(self, vendor: ModuleType, data: bytes, options: RuntimeOptions) -> None:
-        core = vendor.Core()
-        model = core.read_model(data)
-        self._names = [port.any_name for port in model.outputs]
-        check_graph([port.any_name for port in model.inputs], self._names)
-        self._tensor = vendor.Tensor
-        self._core = core
-        self._model: Any = model
+        self._vendor = vendor
+        self._core = core = vendor.Core()
+        self._data: bytes | None = data
+        self._names = self._checked_names(data)
         self._options = options
         self._config: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -108,14 +126,26 @@ class OpenVino:
             "threads": str(options.threads),
         }
 
+    def _checked_names(self, data: bytes) -> list[str]:
+        """Names of the graph's outputs; one that was checked before is not read to learn them."""
+        key = (sha256(data).hexdigest(), self._vendor.__version__)
+        if kept := cache.recall(_CHECKED, *key):
+            names: list[str] = json.loads(kept)
+            return names
+        model = self._core.read_model(data)
+        names = [port.any_name for port in model.outputs]
+        check_graph([port.any_name for port in model.inputs], names)
+        cache.remember(_CHECKED, *key, data=json.dumps(names).encode())
+        return names
+
     def infer(self, frames: NDArray[np.uint8]) -> Outputs:
         """Run the graph; see ``edgeface.runtimes.base.Runtime``."""
         check_frames(frames, self._options.input_sizes)
-        if self._model is None:
+        if self._data is None:
             raise closed(_NAME)
         try:
             request = self._request(frames.shape)
-            image = self._tensor(frames, shared_memory=frames.flags.writeable)
+            image = self._vendor.Tensor(frames, shared_memory=frames.flags.writeable)
             values = request.infer([image], share_outputs=True).values()
         except Exception as error:
             raise failed(_NAME, frames, error) from error
@@ -136,7 +166,7 @@ class OpenVino:
 
     def close(self) -> None:
         """Free the graphs."""
-        self._model = None
+        self._data = None
         self._graphs = {}
         self._requests = local()
 
@@ -148,13 +178,16 @@ class OpenVino:
         return requests[shape]
 
     def _compile(self, shape: Shape) -> Any:
-        key = (self._options.cache_key, self._facts, self._config, shape, cpu_signature())
+        facts = (self._facts, self._config, cpu_signature(), REWRITES)
+        key = (self._options.cache_key, shape, *facts)
         if kept := cache.recall(_NAME, *key):
             with suppress(RuntimeError):
                 return self._core.import_model(kept, _DEVICE, self._config)
-        model = self._model.clone()
+        model = self._core.read_model(self._data)
         model.reshape(shape)
         _check_reshapes(model)
+        if host().is_x86:
+            take_camera_bytes(self._vendor, model)
         graph = self._core.compile_model(model, _DEVICE, self._config)
         with suppress(RuntimeError):
             exported = BytesIO()
