@@ -136,13 +136,17 @@ def shipped_models() -> list[str]:
     return sorted(path.parent.name for path in SHIPPED.glob(f"*/{MANIFEST}"))
 
 
-def load_bundle(model: str | Path) -> Bundle:
+def load_bundle(model: str | Path | Bundle) -> Bundle:
     """Load a bundle by shipped name, or by the path of its folder or manifest.
+
+    One that is loaded is returned as it is.
 
     Raises:
         ModelNotFoundError: there is no such bundle.
         ModelIntegrityError: the manifest is damaged.
     """
+    if isinstance(model, Bundle):
+        return model
     folder = (
         SHIPPED / model if isinstance(model, str) and model in shipped_models() else Path(model)
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 
 from edgeface.batching import by_shape
-from edgeface.bundle import check_precision, load_bundle
+from edgeface.bundle import Bundle, check_precision, load_bundle
 from edgeface.devicepicture import device_picture, is_device_array
 from edgeface.errors import (
     EdgeFaceError,
@@ -52,9 +52,10 @@ class Detector:
     and it fails on a frame, the next best takes over, with one warning.
 
     Args:
-        backend: "auto" takes the best that runs here; "onnxruntime", "openvino", "tflite",
-            "tensorrt" and "tensorrt-rtx" are taken as named or refused, never replaced.
-        model: a shipped model's name, or the folder of a bundle.
+        backend: "auto" takes what ``edgeface.tune`` measured as the fastest here, or else what
+            usually is; "onnxruntime", "openvino", "tflite", "tensorrt", "tensorrt-rtx" and those
+            of plug-ins are taken as named or refused, never replaced.
+        model: a shipped model's name, the folder of a bundle, or a ``Bundle``.
         precision: "auto" takes the fastest artifact that the model has for the backend, and lets
             the backend lower fp32 to bf16 or fp16; "fp32" is exact, "fp16" and "int8" as stored.
         input_size: long side in pixels to which pictures are shrunk, never enlarged; (width,
@@ -69,8 +70,9 @@ class Detector:
         roi: (x, y, width, height) in pixels: look at that part of each picture only.
         tile: look at overlapping tiles of input_size in the picture's own resolution as well, for
             small faces in large pictures; takes as many times longer as there are tiles.
-        threads: worker threads; None: the big cores that this process may use, in mode "latency"
-            at most 4.
+        threads: worker threads; None: in mode "latency" as many as ``edgeface.tune`` measured to be
+            the fastest, or else the big cores that this process may use, at most 4; in
+            "throughput" all big cores.
         mode: "latency" looks at one picture at a time, with all threads: the shortest wait for one
             camera. "throughput" looks at one picture per thread: more frames a second for callers
             with several cameras, threads or lists.
@@ -93,7 +95,7 @@ class Detector:
         self,
         backend: str = "auto",
         *,
-        model: str | Path = "retinaface_mobilenet025",
+        model: str | Path | Bundle = "retinaface_mobilenet025",
         precision: str = "auto",
         input_size: int | tuple[int, int] | None = 640,
         score_threshold: float = 0.5,
@@ -115,7 +117,7 @@ class Detector:
         self._roi = check_region(roi)
         if mode not in MODES:
             raise InvalidOptionError(f"expected mode 'latency' or 'throughput', got {mode!r}")
-        usual = host().threads if mode == "latency" else host().big_cores
+        usual = None if mode == "latency" else host().big_cores
         self._threads = _check_count("threads", threads) or usual
         self._mode = mode
         self.bundle = load_bundle(model)
@@ -278,7 +280,7 @@ class Detector:
     @property
     def _streams(self) -> int:
         """Pictures that are looked at at the same time."""
-        return self._threads if self._mode == "throughput" else 1
+        return self._threads or 1 if self._mode == "throughput" else 1
 
     def _start(self) -> Pipeline:
         """Load the model on the named backend, or on the best that is not known to be broken."""
@@ -296,14 +298,15 @@ class Detector:
         self._explanation = Explanation(
             model=self.bundle.name,
             backend=backend,
-            why=started.chosen.reason if self._backend == "auto" else "as named",
+            why=started.why,
             precision=precision,
             input_size=self._input_size,
-            threads=self._threads,
+            threads=started.threads,
             mode=self._mode,
             batch=batch,
             facts=started.runtime.describe(),
             others=started.others,
+            measured=started.measured,
         )
         return Pipeline(
             runtime=started.runtime,

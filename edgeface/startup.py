@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -17,9 +17,12 @@ from edgeface.errors import (
 )
 from edgeface.hardware import host
 from edgeface.preprocess import InputSize
-from edgeface.runtimes.base import BACKENDS, Runtime, RuntimeOptions, load
+from edgeface.runtimes.base import Runtime, RuntimeOptions, backends, load
+from edgeface.runtimes.base import backend as find_backend
+from edgeface.runtimes.plugins import plugins
 from edgeface.runtimes.probe import Verdict, probe
 from edgeface.selection import Candidate, rank
+from edgeface.tuned import Measurement, describe_size, recall
 
 
 @dataclass(frozen=True)
@@ -29,14 +32,20 @@ class Started:
     Attributes:
         runtime: the backend.
         artifact: what it loaded.
-        chosen: why it was chosen.
+        chosen: it, among the candidates.
+        why: why it was chosen.
+        threads: worker threads.
         others: the other candidates, and why not.
+        measured: what ``edgeface tune`` measured of the model on this machine.
     """
 
     runtime: Runtime
     artifact: Artifact
     chosen: Candidate
+    why: str
+    threads: int
     others: tuple[Candidate, ...]
+    measured: tuple[Measurement, ...]
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,7 @@ class Explanation:
         batch: pictures of one size of a list that are computed together.
         facts: what the backend says of itself: version, device, the precision that runs.
         others: the candidates that were not chosen, and why.
+        measured: all that ``edgeface tune`` measured of the model on this machine.
     """
 
     model: str
@@ -66,13 +76,14 @@ class Explanation:
     others: tuple[Candidate, ...]
     mode: str = "latency"
     batch: int = 1
+    measured: tuple[Measurement, ...] = ()
 
     def __str__(self) -> str:
         rows = {
             "model": self.model,
             "backend": f"{self.backend}: {self.why}",
             "artifact": self.precision,
-            "input size": _describe_size(self.input_size),
+            "input size": describe_size(self.input_size),
             "threads": f"{self.threads}, mode {self.mode}",
             "batch": f"{self.batch} of a list",
         }
@@ -82,6 +93,10 @@ class Explanation:
             f"{'could run' if other.artifact else 'cannot run':<12}{other.backend}: {other.reason}"
             for other in self.others
         ]
+        lines += [
+            f"{'measured':<12}{one.backend}, {one.name}, {describe_size(one.input_size)}: {one}"
+            for one in self.measured
+        ]
         return "\n".join(lines)
 
 
@@ -90,7 +105,7 @@ def start(
     backend: str,
     precision: str,
     input_size: InputSize,
-    threads: int,
+    threads: int | None,
     broken: Mapping[str, str] | None = None,
     streams: int = 1,
 ) -> Started:
@@ -103,15 +118,21 @@ def start(
         backend: "auto" or a backend's name.
         precision: "auto" or a precision of the artifact.
         input_size: as ``Detector`` takes it.
-        threads: worker threads.
+        threads: worker threads; None: as many as were measured to be the fastest, or else the big
+            cores that this process may use, at most 4. Several streams have one thread each.
         broken: backends to leave out, and why.
         streams: frames that are computed at the same time.
 
     Raises:
         EdgeFaceError: see ``Detector``.
     """
-    verdicts = _probe_all() if backend == "auto" else {backend: _probe_named(backend)}
-    candidates = rank(host(), verdicts, bundle, precision, input_size)
+    known = backends() if backend == "auto" else {backend: find_backend(backend)}
+    verdicts = _probe_all(known) if backend == "auto" else {backend: _probe_named(backend)}
+    measured = recall(bundle)
+    counted = 1 if streams > 1 else threads
+    candidates = rank(host(), verdicts, bundle, precision, input_size, counted, measured, known)
+    if backend == "auto":
+        candidates += _broken_plugins()
     failures = dict(broken or {})
     for chosen in candidates:
         if chosen.backend in failures:
@@ -121,11 +142,12 @@ def start(
                 failures[chosen.backend] = chosen.reason
             continue
         data = bundle.open(chosen.artifact)
+        count = threads or chosen.threads or host().threads
         options = RuntimeOptions(
             input_size=input_size if isinstance(input_size, tuple) else None,
             input_sizes=chosen.artifact.input_sizes,
             exact=precision != "auto",
-            threads=threads,
+            threads=count,
             streams=streams,
             cache_key=f"{bundle.name}-{chosen.artifact.sha256}",
             stride=bundle.anchors.max_stride,
@@ -146,19 +168,28 @@ def start(
             for other in candidates
             if other is not chosen
         )
-        return Started(runtime, chosen.artifact, chosen, others)
+        why = chosen.reason
+        if backend != "auto":
+            why = f"as named; {why}" if chosen.measured else "as named"
+        return Started(runtime, chosen.artifact, chosen, why, count, others, measured)
     raise _refusal(backend, candidates, failures)
 
 
-def _probe_all() -> dict[str, Verdict]:
-    with ThreadPoolExecutor(len(BACKENDS)) as pool:
-        return dict(zip(BACKENDS, pool.map(probe, BACKENDS), strict=True))
+def _probe_all(names: Collection[str]) -> dict[str, Verdict]:
+    with ThreadPoolExecutor(len(names)) as pool:
+        return dict(zip(names, pool.map(probe, names), strict=True))
 
 
 def _probe_named(name: str) -> Verdict:
     """Probe a backend that the user asked for; a kept refusal may have been mended since."""
     verdict = probe(name)
     return verdict if verdict.available else probe(name, refresh=True)
+
+
+def _broken_plugins() -> list[Candidate]:
+    return [
+        Candidate(one.name, None, one.reason, BackendUnavailableError) for one in plugins().broken
+    ]
 
 
 def _refusal(
@@ -174,11 +205,3 @@ def _refusal(
         kinds = (*kinds, MissingDependencyError)
     kind = next((kind for kind in kinds if kind in refusals), BackendUnavailableError)
     return kind(f"expected the backend '{backend}' to run this model here, but {told}")
-
-
-def _describe_size(input_size: InputSize) -> str:
-    if input_size is None:
-        return "the picture's own"
-    if isinstance(input_size, tuple):
-        return f"{input_size[0]}x{input_size[1]}"
-    return f"long side {input_size}"

@@ -6,13 +6,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeface.bundle import Artifact, Bundle
+from edgeface.bundle import PRECISIONS, Artifact, Bundle
 from edgeface.devicepicture import DevicePicture
 from edgeface.errors import (
     BackendUnavailableError,
@@ -123,16 +124,24 @@ class Backend:
     Attributes:
         name: what ``Detector(backend)`` takes.
         module: module with ``probe() -> str`` and ``load(data, options) -> Runtime``.
-        packages: vendor packages that it runs on, the preferred one first.
+        packages: vendor packages that it runs on, by their import names, the preferred one first.
         install: the command that installs the preferred one.
         formats: artifact formats that it loads, the one made for it first.
         note: what else a user should know before installing it.
         caveat: what a user should know where it runs.
         strongly_typed: computes in the types of the file, and takes fp16 and int8 only as made for
             it; others lower fp32 by themselves, and read each other's files.
-        patience: seconds that probing may take.
+        patience: seconds that probing may take while the process computes; one that does nothing
+            hangs, see ``edgeface.runtimes.child``.
         batches: by the artifact's precision, how many frames of one size it computes faster
             together than one by one, as ``benchmarks/throughput.py`` measured it; others: 1.
+        accepts: precisions of the artifacts that it loads.
+        preference: why "auto" takes it before the backends of edgeface itself wherever it runs;
+            "" puts it after them. For plug-ins.
+        devices: patterns of its devices' files ("/dev/hailo*"); where none is there, it is not
+            tried; empty: it needs none. For plug-ins.
+        distribution: name and version of the package that a plug-in came with; filled in when
+            it is found, "" for the backends of edgeface itself.
     """
 
     name: str
@@ -146,19 +155,30 @@ class Backend:
     # A board that starts from an SD card needs tens of seconds to import a vendor's package.
     patience: float = 60.0
     batches: Mapping[str, int] = field(default_factory=dict)
+    accepts: tuple[str, ...] = PRECISIONS
+    preference: str = ""
+    devices: tuple[str, ...] = ()
+    distribution: str = ""
 
     def installed_package(self) -> str | None:
         """Name of the vendor package that is installed, found without importing it."""
         return next((package for package in self.packages if find_spec(package)), None)
 
+    def found_devices(self) -> tuple[str, ...]:
+        """Files of its devices on this machine."""
+        root = Path("/")
+        found = {path for one in self.devices for path in root.glob(one.lstrip("/"))}
+        return tuple(sorted(map(str, found)))
+
     @property
     def precisions(self) -> tuple[str, ...]:
         """What "auto" takes, the fastest first; fp16 saves only space where fp32 is lowered."""
-        return ("int8", "fp16", "fp32") if self.strongly_typed else ("int8", "fp32", "fp16")
+        order = ("int8", "fp16", "fp32") if self.strongly_typed else ("int8", "fp32", "fp16")
+        return tuple(one for one in order if one in self.accepts)
 
     def artifact(self, bundle: Bundle, precisions: Sequence[str]) -> Artifact | None:
         """Return the artifact of the first precision that it can load, or None."""
-        for precision in precisions:
+        for precision in filter(self.accepts.__contains__, precisions):
             own_only = self.strongly_typed and precision != "fp32"
             found = bundle.best(self.formats[: 1 if own_only else None], (precision,))
             if found is not None:
@@ -234,12 +254,34 @@ BACKENDS = {
 
 
 def backend(name: str) -> Backend:
-    """Look a backend up by name; raises InvalidOptionError for an unknown one."""
-    if name not in BACKENDS:
+    """Look a backend up by name.
+
+    Plug-ins are looked for only where edgeface itself has no backend of that name.
+
+    Raises:
+        InvalidOptionError: there is none.
+        BackendUnavailableError: it is a plug-in that breaks its contract.
+    """
+    from edgeface.runtimes.plugins import plugins
+
+    if name in BACKENDS:
+        return BACKENDS[name]
+    known = backends()
+    for broken in plugins().broken:
+        if broken.name == name and name not in known:
+            raise BackendUnavailableError(f"the plug-in '{name}' cannot be used: {broken.reason}")
+    if name not in known:
         raise InvalidOptionError(
-            f"expected backend 'auto' or one of {', '.join(map(repr, BACKENDS))}, got {name!r}"
+            f"expected backend 'auto' or one of {', '.join(map(repr, known))}, got {name!r}"
         )
-    return BACKENDS[name]
+    return known[name]
+
+
+def backends() -> dict[str, Backend]:
+    """Every backend by name: those of edgeface itself, then the plug-ins."""
+    from edgeface.runtimes.plugins import plugins
+
+    return {**BACKENDS, **plugins().backends}
 
 
 def load(name: str, data: bytes, options: RuntimeOptions) -> Runtime:

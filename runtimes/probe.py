@@ -2,19 +2,19 @@
 
 A vendor wheel may hold instructions that the CPU lacks, or hang while it looks for devices. So a
 subprocess imports it and runs one frame through the model that ships; the verdict is kept on disk
-until the wheel, Python, edgeface, the CPU or the NVIDIA driver changes.
+until the wheel, Python, edgeface, the CPU, the NVIDIA driver or a plug-in's devices change.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 
@@ -23,17 +23,10 @@ from edgeface.bundle import Artifact, Bundle, load_bundle, shipped_models
 from edgeface.errors import EdgeFaceError
 from edgeface.hardware import cpu_signature, nvidia_driver
 from edgeface.runtimes.base import Backend, RuntimeOptions, backend, load
+from edgeface.runtimes.child import Child, ChildError, answer, can_start
 
-_MARK = "edgeface-verdict:"
 _CHILD = "import sys; from edgeface.runtimes import probe; probe.main(*sys.argv[1:])"
 _SMALL = (64, 64)
-_CRASHES = {
-    "SIGILL": "an illegal instruction: the package was built for another CPU than this one",
-    "SIGSEGV": "a segmentation fault",
-    "SIGBUS": "a bus error",
-    "SIGABRT": "an abort inside the library",
-    "SIGKILL": "killed from outside, perhaps for want of memory",
-}
 
 
 @dataclass(frozen=True)
@@ -64,8 +57,8 @@ def probe(name: str, timeout: float | None = None, *, refresh: bool = False) -> 
     """Return the verdict on a backend; a subprocess runs only where none is kept.
 
     Args:
-        name: a backend of ``edgeface.runtimes.base.BACKENDS``.
-        timeout: seconds after which the backend counts as hanging; None: its own patience.
+        name: a backend of ``edgeface.runtimes.base.backends()``.
+        timeout: seconds after which even a busy backend counts as hanging; None: its own patience.
         refresh: probe again even if a verdict is kept.
 
     Raises:
@@ -76,8 +69,11 @@ def probe(name: str, timeout: float | None = None, *, refresh: bool = False) -> 
     if package is None:
         return Verdict(name, False, None, wanted.missing())
     installed = _installed_version(package)
+    devices = wanted.found_devices()
+    if wanted.devices and not devices:
+        return Verdict(name, False, installed, _without_device(wanted))
     place = (sys.version, __version__, cpu_signature(), nvidia_driver())
-    key = (name, package, installed, *place)
+    key = (name, package, installed, wanted.distribution, devices, *place)
     kept = None if refresh else _verdicts.get(key) or _recall(key)
     if kept is None:
         kept = _ask(wanted, installed, wanted.patience if timeout is None else timeout)
@@ -87,46 +83,29 @@ def probe(name: str, timeout: float | None = None, *, refresh: bool = False) -> 
 
 
 def main(name: str) -> None:
-    """Probe a backend in this process and print the verdict: what the subprocess runs."""
-    print(_MARK + json.dumps(asdict(_try(backend(name)))), flush=True)
+    """Probe a backend in this process and answer with the verdict: what the subprocess runs."""
+    answer(json.dumps(asdict(_try(backend(name)))))
 
 
-def _ask(wanted: Backend, installed: str | None, timeout: float) -> Verdict:
+def _ask(wanted: Backend, installed: str, patience: float) -> Verdict:
     """Probe in a subprocess, or here where Python cannot start another of itself."""
-    if not sys.executable or getattr(sys, "frozen", False):
+    if not can_start():
         return _try(wanted)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(map(str, filter(None, sys.path))),
-        "PYTHONSAFEPATH": "1",
-    }
-    try:
-        child = subprocess.run(
-            [sys.executable, "-c", _CHILD, wanted.name],
-            capture_output=True,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return _refuse(wanted, installed, f"it hung: no frame came back within {timeout:g} s")
-    if child.returncode < 0:
-        number = -child.returncode
-        name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
-        return _refuse(wanted, installed, f"it crashed with {name} ({_CRASHES.get(name, 'fatal')})")
-    for line in child.stdout.splitlines():
-        if line.startswith(_MARK):
-            return Verdict(**json.loads(line.removeprefix(_MARK)))
-    last = (child.stderr.strip() or "nothing on stderr").splitlines()[-1]
-    return _refuse(wanted, installed, f"it ended with code {child.returncode}: {last}")
+    with closing(Child(_CHILD, wanted.name)) as child:
+        try:
+            return Verdict(**json.loads(child.receive(patience)))
+        except ChildError as failure:
+            return _refuse(wanted, installed, str(failure))
 
 
-def _refuse(wanted: Backend, installed: str | None, reason: str) -> Verdict:
+def _refuse(wanted: Backend, installed: str, reason: str) -> Verdict:
     remedy = f"try another version ({wanted.install}), then 'edgeface doctor' probes again"
     return Verdict(wanted.name, False, installed, f"{reason}; {remedy}")
+
+
+def _without_device(wanted: Backend) -> str:
+    told = f"none of its devices is here ({', '.join(wanted.devices)})"
+    return f"{told}; connect one and load its driver"
 
 
 def _try(wanted: Backend) -> Verdict:
@@ -176,11 +155,14 @@ def _run(wanted: Backend, bundle: Bundle, artifact: Artifact) -> str:
     return device
 
 
-def _installed_version(package: str) -> str | None:
+def _installed_version(package: str) -> str:
+    """Version of an installed package; where its distribution has another name, when it came."""
     try:
         return version(package)
     except PackageNotFoundError:
-        return None
+        spec = find_spec(package)
+        origin = Path(spec.origin) if spec and spec.origin else None
+        return f"of {origin.stat().st_mtime:.0f}" if origin and origin.is_file() else "unknown"
 
 
 def _recall(key: tuple[object, ...]) -> Verdict | None:

@@ -20,7 +20,6 @@ import pytest
 from numpy.typing import NDArray
 
 from edgeface import Detector, Faces, startup
-from edgeface import detector as facade
 from edgeface.anchors import AnchorLevel, AnchorSpec
 from edgeface.bundle import Artifact, Bundle, write_manifest
 from edgeface.errors import (
@@ -110,8 +109,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     )
     monkeypatch.setattr(startup, "probe", fake.probe)
     monkeypatch.setattr(startup, "load", fake.load)
-    for module in (facade, startup):
-        monkeypatch.setattr(module, "host", lambda: HOST)
+    monkeypatch.setattr(startup, "host", lambda: HOST)
     return fake
 
 

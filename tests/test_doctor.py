@@ -78,12 +78,13 @@ def test_json_is_stable(
         "reason": DAMAGED,
         "device": "",
         "legacy": False,
+        "plugin": None,
         "install": "pip install 'edgeface[openvino]'",
         "note": None,
     }
     assert backends["onnxruntime"]["install"] is None
     [model] = found["models"]
-    assert list(model) == ["name", "problem", "artifacts", "auto"]
+    assert list(model) == ["name", "problem", "artifacts", "auto", "measured"]
     assert [(one["file"], one["problem"]) for one in model["artifacts"]] == [
         ("model.onnx", None),
         ("model.tflite", None),

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import importlib
-import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
@@ -15,8 +15,10 @@ import pytest
 from edgeface import Detector
 from edgeface.errors import BackendUnavailableError, InvalidOptionError
 from edgeface.hardware import host
+from edgeface.runtimes import child as child_module
 from edgeface.runtimes import probe as module
 from edgeface.runtimes.base import BACKENDS
+from edgeface.runtimes.child import Child
 from edgeface.runtimes.probe import Verdict, probe
 
 # TensorRT stands for any vendor: it is never installed here, so that a fake takes its name.
@@ -56,13 +58,12 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
 def spawned(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Every subprocess that the probe starts."""
     calls: list[Any] = []
-    original = subprocess.run
 
-    def run(command: list[str], **options: Any) -> Any:
-        calls.append(command)
-        return original(command, **options)
+    def start(*arguments: str) -> Child:
+        calls.append(arguments)
+        return Child(*arguments)
 
-    monkeypatch.setattr(module.subprocess, "run", run)
+    monkeypatch.setattr(module, "Child", start)
     return calls
 
 
@@ -113,6 +114,19 @@ def test_a_vendor_that_fails_is_a_verdict(fake: Fake, code: str, reason: str) ->
     assert reason in verdict.reason
 
 
+def test_an_illegal_instruction_is_passed_over_within_five_seconds(fake: Fake) -> None:
+    """The best of three: a loaded machine takes seconds to start any process."""
+    fake(ILLEGAL)
+    seconds = []
+    for _ in range(3):
+        started = time.monotonic()
+        assert "SIGILL" in probe(FAKE, refresh=True).reason
+        seconds.append(time.monotonic() - started)
+        if seconds[-1] <= 5:
+            break
+    assert min(seconds) <= 5
+
+
 def test_an_illegal_instruction_leaves_the_other_backends_working(
     fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +149,26 @@ def test_a_hang_is_a_verdict(fake: Fake) -> None:
     assert verdict == Verdict(FAKE, False, "1.0", verdict.reason)
     assert "hung" in verdict.reason
     assert "within 1 s" in verdict.reason
+
+
+def test_a_backend_that_does_nothing_hangs_long_before_its_patience_ends(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child_module, "STALL", 1.5)
+    fake("import time; time.sleep(120)")
+    started = time.monotonic()
+    verdict = probe(FAKE, timeout=100)
+    assert "it hung: it did nothing for 1.5 s" in verdict.reason
+    assert time.monotonic() - started < 60
+
+
+def test_a_slow_backend_that_computes_is_waited_for(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a board does that imports from an SD card: seconds of work without a word."""
+    monkeypatch.setattr(child_module, "STALL", 1.5)
+    fake("import time; start = time.monotonic()\nwhile time.monotonic() < start + 4: pass")
+    assert "ILogger" in probe(FAKE, timeout=100).reason
 
 
 def test_noise_on_stdout_does_not_hide_the_verdict(fake: Fake) -> None:

@@ -13,10 +13,12 @@ import edgeface
 from edgeface.bundle import Artifact, Bundle, load_bundle, shipped_models
 from edgeface.errors import EdgeFaceError, ModelIntegrityError
 from edgeface.hardware import Host, host
-from edgeface.runtimes.base import BACKENDS
+from edgeface.runtimes.base import Backend, backends
+from edgeface.runtimes.plugins import Broken, plugins
 from edgeface.runtimes.probe import Verdict, probe
 from edgeface.selection import rank
 from edgeface.thermal import Thermal, read_thermal
+from edgeface.tuned import describe_size, recall
 
 INPUT_SIZE = 640
 EPILOG = """\
@@ -53,17 +55,20 @@ def examine() -> Report:
 
     Returns:
         The report as ``--json`` prints it: edgeface, python, machine, backends, models and healthy.
-        Each model holds its artifacts, and under "auto" the backends in the order that
-        ``Detector("auto")`` tries them.
+        Each model holds its artifacts, under "auto" the backends in the order that
+        ``Detector("auto")`` tries them, and under "measured" what ``edgeface tune`` measured.
     """
-    machine = host()
-    verdicts = {name: probe(name, refresh=True) for name in BACKENDS}
-    models = [_model(name, machine, verdicts) for name in shipped_models()]
+    machine, known = host(), backends()
+    verdicts = {name: probe(name, refresh=True) for name in known}
+    models = [_model(name, machine, verdicts, known) for name in shipped_models()]
     return {
         "edgeface": edgeface.__version__,
         "python": platform.python_version(),
         "machine": _machine(machine, read_thermal()),
-        "backends": [_backend(verdict) for verdict in verdicts.values()],
+        "backends": [
+            *(_backend(verdict, known[name]) for name, verdict in verdicts.items()),
+            *map(_broken, plugins().broken),
+        ],
         "models": models,
         "healthy": bool(models) and all(map(_is_healthy, models)),
     }
@@ -96,6 +101,15 @@ def render(report: Report) -> str:
             for place, one in enumerate(usable, 1)
         ]
         lines += [] if usable else ["    auto: nothing runs it; mend a backend above"]
+        known = {one["reason"] for one in report["backends"]}
+        lines += [
+            f"    not auto: {one['backend']}, {one['reason']}"
+            for one in model["auto"]
+            if not one["usable"] and one["reason"] not in known
+        ]
+        lines += [f"    measured: {one['name']}: {one['result']}" for one in model["measured"]]
+        if not model["measured"]:
+            lines.append("    not measured: 'edgeface tune' finds the fastest on this machine")
     lines += [] if report["models"] else ["  none: reinstall edgeface"]
     return "\n".join(lines)
 
@@ -141,24 +155,35 @@ def _machine_lines(machine: Report) -> list[str]:
 
 def _remarks(backend: Report) -> str:
     """The device that it ran on, and what else to know of a backend that runs."""
-    return "; ".join(filter(None, (backend["device"], backend["note"])))
+    plugin = backend["plugin"] and f"a plug-in of {backend['plugin']}"
+    return "; ".join(filter(None, (backend["device"], plugin, backend["note"])))
 
 
-def _backend(verdict: Verdict) -> Report:
-    backend = BACKENDS[verdict.name]
+def _backend(verdict: Verdict, backend: Backend) -> Report:
     return {
         **asdict(verdict),
+        "plugin": backend.distribution or None,
         "install": None if verdict.available else backend.install,
         "note": backend.legacy() or (backend.caveat if verdict.available else "") or None,
     }
 
 
-def _model(name: str, machine: Host, verdicts: Mapping[str, Verdict]) -> Report:
+def _broken(plugin: Broken) -> Report:
+    verdict = Verdict(plugin.name, False, None, plugin.reason)
+    return {**asdict(verdict), "plugin": plugin.distribution, "install": None, "note": None}
+
+
+def _model(
+    name: str, machine: Host, verdicts: Mapping[str, Verdict], known: Mapping[str, Backend]
+) -> Report:
     try:
         bundle = load_bundle(name)
     except EdgeFaceError as error:
-        return {"name": name, "problem": str(error), "artifacts": [], "auto": []}
-    candidates = rank(machine, verdicts, bundle, "auto", INPUT_SIZE)
+        return {"name": name, "problem": str(error), "artifacts": [], "auto": [], "measured": []}
+    measured = recall(bundle)
+    candidates = rank(
+        machine, verdicts, bundle, "auto", INPUT_SIZE, measured=measured, backends=known
+    )
     return {
         "name": name,
         "problem": None,
@@ -172,8 +197,18 @@ def _model(name: str, machine: Host, verdicts: Mapping[str, Verdict]) -> Report:
                 "usable": candidate.artifact is not None,
                 "file": candidate.artifact.file if candidate.artifact else None,
                 "reason": candidate.reason,
+                "threads": candidate.threads or machine.threads,
+                "ms": candidate.measured.ms if candidate.measured else None,
             }
             for candidate in candidates
+        ],
+        "measured": [
+            {
+                **asdict(one),
+                "name": f"{one.backend}, {one.name}, {describe_size(one.input_size)}",
+                "result": str(one),
+            }
+            for one in measured
         ],
     }
 
