@@ -70,6 +70,8 @@ def find_divergence(
 ) -> Divergence | None:
     """Find the first layer of an exported file whose output is not torch's.
 
+    Convolutions by a constant matrix are left out: converters merge them with what follows.
+
     Args:
         net: the net that was exported.
         format: format of the file.
@@ -85,8 +87,11 @@ def find_divergence(
         ConversionError: the file's layers cannot be matched with torch's.
     """
     expected = torch_layers(net, frame)
+    names = list(expected)
+    trained = {name.removesuffix(".weight") for name, _ in net.named_parameters()}
+    expected = {name: maps for name, maps in expected.items() if name.split(" ")[0] in trained}
     if format == "tflite":
-        got, clipped = tflite_layers(content, frame, list(expected))
+        got, clipped = tflite_layers(content, frame, names)
         expected = {
             name: np.maximum(maps, 0) if name in clipped else maps
             for name, maps in expected.items()

@@ -2,7 +2,8 @@
 
 ONNX and OpenVINO files name their weights after torch's modules. TFLite files do not: there the
 n-th convolution is the n-th that torch runs, not counting those that interpolate. A module that
-runs on several levels appears once per level, with the size of its map.
+runs on several levels appears once per level, with the size of its map, and with a number where it
+runs on maps of one size again.
 """
 
 from __future__ import annotations
@@ -187,10 +188,13 @@ def _dequantised(values: NDArray[Any], detail: Mapping[str, Any]) -> Maps:
 
 def _named(layers: Sequence[tuple[str, Maps]]) -> Activations:
     counts = Counter(name for name, _ in layers)
-    return {
-        name if counts[name] == 1 else f"{name} ({maps.shape[3]}x{maps.shape[2]})": maps
-        for name, maps in layers
-    }
+    named: dict[str, Maps] = {}
+    runs = Counter[str]()
+    for name, maps in layers:
+        full = name if counts[name] == 1 else f"{name} ({maps.shape[3]}x{maps.shape[2]})"
+        named[f"{full} #{runs[full]}" if runs[full] else full] = maps
+        runs[full] += 1
+    return named
 
 
 def _module(weight: str) -> str:

@@ -85,6 +85,8 @@ class _Rewriter:
 
     def _infer_shape(self, operator: Any) -> list[Any]:
         output = self.graph.tensors[operator.outputs[0]]
+        if tuple(output.shape[:-1]) == (1, 1, 1):  # a vector: no traced map has a single cell
+            return [operator]
         if len(output.shape) != 3 or output.shape[0] != 1:
             raise ConversionError(
                 f"expected reshapes to (1, anchors, values), got {tuple(output.shape)}; "

@@ -9,6 +9,7 @@ from torch import nn
 
 from edgeface.anchors import AnchorSpec
 from edgeface.nets.detector import DetectorNet
+from edgeface.nets.group_norm import deploy_group_norm
 from edgeface.nets.heads.anchor import LevelHead
 
 INPUT_NAME = "image"
@@ -36,6 +37,7 @@ class ExportGraph(nn.Module):
         for module in self.net.modules():
             if isinstance(module, LevelHead):
                 module.fold_softmax()
+        deploy_group_norm(self.net)
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run the net on uint8 NHWC pictures; cast first, for TensorRT transposes no uint8."""
