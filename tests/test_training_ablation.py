@@ -46,7 +46,7 @@ def test_switches_reach_options_and_recipe() -> None:
     recipe = choose_recipe(PRESET, "short")
     arm = parse_arm(
         "small: width=32, landmark_weight=0.5, matching.positive=0.4, size=64, crop=0.5-1, "
-        "classification=focal"
+        "classification=focal, fixed_layers=on"
     )
     preset, changed = apply(arm.switches, PRESET, recipe)
     assert (arm.name, preset) == ("small", f"{PRESET}:width=32")
@@ -54,8 +54,9 @@ def test_switches_reach_options_and_recipe() -> None:
     assert (changed.matching.positive, changed.classification) == (0.4, "focal")
     assert {(p.size, p.crop, p.steps) for p in changed.phases} == {(64, (0.5, 1.0), recipe.steps)}
     assert [shown(name, preset, changed) for name in arm.switches] == [
-        "32", "0.5", "0.4", "64", "0.5-1", "focal",
+        "32", "0.5", "0.4", "64", "0.5-1", "focal", "✓",
     ]  # fmt: skip
+    assert not apply({"fixed_layers": "off"}, PRESET, changed)[1].fixed_layers
     assert apply({}, PRESET, recipe) == (PRESET, recipe)
 
 
@@ -67,6 +68,7 @@ def test_switches_reach_options_and_recipe() -> None:
         ("a: width=wide", "NAME=int"),
         ("a: landmark_weight=much", "a value for 'landmark_weight'"),
         ("a: crop=0.5", "a value for 'crop'"),
+        ("a: fixed_layers=2", "a value for 'fixed_layers'"),
         ("a: magic=on", r"one of its options \(.*width.*got 'magic'"),
         ("a: mix.magic=1", "got 'mix.magic'"),
         ("a: seed=3", "got 'seed'"),

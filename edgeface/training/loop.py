@@ -106,8 +106,15 @@ def train(
                 f"expected batches that {world} processes can share, got {phase.batch}"
             )
     device = torch.device(settings.device)
-    if settings.weights is not None and not settings.resume:
-        load_initial_weights(settings.weights, net)
+    if not settings.resume:
+        if settings.weights is not None:
+            load_initial_weights(settings.weights, net)
+        elif recipe.fixed_layers:
+            raise TrainingError(
+                "expected initial weights for a recipe that fixes the backbone's first layers, got "
+                "none; name a checkpoint of the net or its backbone (--weights), or set the "
+                "recipe's fixed_layers to false"
+            )
     step_module = TrainingStep(net, build_objective(net, recipe))
     step_module.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
@@ -183,8 +190,9 @@ def train(
 
 def _parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     """Weight decay for convolutions only, not for biases and batch norms."""
-    weights = [p for p in net.parameters() if p.ndim > 1]
-    others = [p for p in net.parameters() if p.ndim <= 1]
+    learnt = [p for p in net.parameters() if p.requires_grad]
+    weights = [p for p in learnt if p.ndim > 1]
+    others = [p for p in learnt if p.ndim <= 1]
     return [
         {"params": weights, "weight_decay": weight_decay},
         {"params": others, "weight_decay": 0.0},

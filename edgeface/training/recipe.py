@@ -75,6 +75,7 @@ class Recipe:
         second_matching: rules of the second step of systems that have one.
         supervision: strengths of a system's own training terms and modules, by name; one that is
             not listed has its paper's strength, 0 switches it off.
+        fixed_layers: keep the backbone's first two convolutions as the initial weights have them.
         average: decay of the exponential moving average of the weights that is kept.
         held_out: share of the fully labelled pictures kept out of training, for evaluation.
         event_weights: sampling weight of pictures of a WIDER FACE event; others 1.
@@ -90,6 +91,7 @@ class Recipe:
     schedule: str = "step"
     milestones: tuple[float, ...] = (55 / 80, 68 / 80)
     clip: float = 20.0
+    fixed_layers: bool = False
     average: float = 0.998
     box_weight: float = 0.25
     landmark_weight: float = 0.1

@@ -28,6 +28,7 @@ def _epochs(
 
 PAPERS = {
     # Section 4.2, retinaface.txt: "Anchor Settings", "Data Augmentation", "Training Details".
+    # Section 4.8: "the first two convolutional layers [...] are fixed to achieve higher accuracy".
     "retinaface": Recipe(
         preset="",
         phases=_epochs(80, size=640, batch=32),
@@ -35,6 +36,7 @@ PAPERS = {
         weight_decay=5e-4,
         warm_up=5 / 80,
         milestones=(55 / 80, 68 / 80),
+        fixed_layers=True,
         matching=Matching(positive=0.5, negative=0.3, forced=0.5),
         mix=PLAIN,
     ),
@@ -107,6 +109,7 @@ def _light(system: str, small: Phase) -> Recipe:
         second_matching=replace(paper.second_matching, forced=Matching.forced),
         phases=(small, Phase(2800, 640, 8, (0.6, 1.4))),
         weight_decay=5e-4,
+        fixed_layers=False,
         warm_up=0.03,
         warm_up_from=0.1,
         schedule="cosine",

@@ -70,6 +70,11 @@ class MobileNet025(nn.Module):
         middle = self.stage2(fine)
         return [finest, fine, middle, self.stage3(middle)][-len(self.stages) :]
 
+    def first_layers(self) -> list[nn.Module]:
+        """The stem, and the depthwise convolution behind it."""
+        stem, block = self.stage1[:2]
+        return [stem, block[:3]]
+
 
 class FineMobileNet025(MobileNet025):
     """MobileNet-0.25 with the stem of ISRN's New-ResNet-18, whose first layer keeps the size.
@@ -85,3 +90,8 @@ class FineMobileNet025(MobileNet025):
             depthwise_separable(4, 4),
             depthwise_separable(4, 8, stride=2),
         )
+
+    def first_layers(self) -> list[nn.Module]:
+        """The stem's first convolution, and the depthwise one behind it."""
+        first, block, _ = self.stage1[0]
+        return [first, block[:3]]

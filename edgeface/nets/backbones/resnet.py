@@ -62,6 +62,10 @@ class ResNet18(nn.Module):
         middle = self.layer3(fine)
         return [finest, fine, middle, self.layer4(middle)][-len(self.stages) :]
 
+    def first_layers(self) -> list[nn.Module]:
+        """The stem's convolution, and the first of ``layer1``."""
+        return [self.stem[:2], self.layer1[0].residual[:2]]
+
 
 class NewResNet18(ResNet18):
     """ISRN's New-ResNet-18 (section 3.2 and figure 2, isrn.txt), whose first layer keeps the size.
@@ -80,3 +84,7 @@ class NewResNet18(ResNet18):
             nn.MaxPool2d(3, 2, 1),
         )
         self.layer1 = layer(32, 64, 1)
+
+    def first_layers(self) -> list[nn.Module]:
+        """The stem's first convolution, and the first of its residual blocks."""
+        return [self.stem[:2], self.stem[3].residual[:2]]

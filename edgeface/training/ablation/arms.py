@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edgeface.errors import InvalidOptionError
-from edgeface.nets.registry import find_preset, read_options, with_options
+from edgeface.nets.registry import SWITCH, find_preset, read_options, with_options
 from edgeface.training.objectives import training_terms
 from edgeface.training.recipe import Recipe
 
@@ -110,7 +110,8 @@ def _set(recipe: Recipe, name: str, text: str, preset: str) -> Recipe:
             nested = replace(getattr(recipe, group), **{field: float(text)})
             return replace(recipe, **{group: nested})
         if name in _switchable(recipe):
-            value: dict[str, Any] = {name: type(getattr(recipe, name))(text)}
+            kind = type(getattr(recipe, name))
+            value = {name: SWITCH[text.lower()] if kind is bool else kind(text)}
             return replace(recipe, **value)
     except (ValueError, KeyError) as error:
         raise InvalidOptionError(f"expected a value for '{name}', got '{text}'") from error

@@ -76,12 +76,28 @@ class Objective(nn.Module):
 
 
 class TrainingStep(nn.Module):
-    """Net and objective in one module, so that one forward pass spans both."""
+    """Net and objective in one module, so that one forward pass spans both.
+
+    Where the recipe fixes the backbone's first layers, they get no gradient, and their norms keep
+    the statistics that they have, in training too.
+    """
 
     def __init__(self, net: DetectorNet, objective: Objective) -> None:
         super().__init__()
         self.net = net
         self.objective = objective
+        self.fixed: list[nn.Module] = []
+        if objective.recipe.fixed_layers:
+            self.fixed = net.backbone.first_layers()  # type: ignore[operator]
+        for layer in self.fixed:
+            layer.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> TrainingStep:
+        """Set the mode of all but the fixed layers."""
+        super().train(mode)
+        for layer in self.fixed:
+            layer.eval()
+        return self
 
     def forward(self, images: torch.Tensor, targets: BatchTargets) -> Losses:
         """Losses of a batch; see ``Objective``."""
