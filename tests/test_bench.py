@@ -274,11 +274,15 @@ def test_flatness_is_judged_against_vga() -> None:
 
     flat = [point("640 x 480", 3.0, 0.3), point("1280 x 720", 9.9, 0.9)]
     steep = [*flat, point("1920 x 1080", 30.0, 2.0)]
-    assert growth_markdown.flatness(flat) == pytest.approx(0.1)
+    worst, where = growth_markdown.departure(flat, lambda one: one.milliseconds)
+    assert (worst, where) == (pytest.approx(0.1), "1280 x 720")
     result = growth.Growth(5, {growth.WHOLE: steep})
-    assert "NOT flat within 20%" in growth_markdown.to_markdown(result, "p")
+    assert (
+        "NOT flat within 20% of 640 x 480; the largest departure is 50% at 1920 x 1080"
+        in growth_markdown.to_markdown(result, "p")
+    )
     result.curves[growth.WHOLE] = flat
-    assert "ours: flat within 20%" in growth_markdown.to_markdown(result, "p")
+    assert "ours: flat within 20% of" in growth_markdown.to_markdown(result, "p")
 
 
 def test_an_interrupted_growth_keeps_whole_curves(

@@ -60,9 +60,11 @@ def test_growth_and_paper(
     monkeypatch.setattr(growth, "CROWDED", (320, 240))
     monkeypatch.setattr(growth, "CROWDS", (0, 9))
     monkeypatch.setattr(growth, "BATCHES", (1, 2))
-    file = tmp_path / "growth.json"
-    assert main(["bench", *QUICK, "--growth", "--json", str(file)]) == 0
+    pytest.importorskip("matplotlib")
+    file, plot = tmp_path / "growth.json", tmp_path / "growth.png"
+    assert main(["bench", *QUICK, "--growth", "--json", str(file), "--plot", str(plot)]) == 0
     printed = capsys.readouterr().out
+    assert "](growth.png)" in printed and cv2.imread(str(plot)) is not None
     assert "ms per megapixel" in printed and "flat within 20%" in printed
     curves = json.loads(file.read_text())["curves"]
     assert list(curves) == [
@@ -119,7 +121,7 @@ def test_an_interruption_writes_what_is_there(
         (["--evaluate", "absent"], "expected a folder images"),
         (["--accuracy", "absent.json"], "edgeface bench --json"),
         (["--growth", "--against", "x.onnx"], "without --against"),
-        (["--growth", "--plot", "x.png"], "expected --plot with the comparison"),
+        (["--paper", "--plot", "x.png"], "expected --plot with the comparison"),
     ],
 )
 def test_bad_input_is_refused(

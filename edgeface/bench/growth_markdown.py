@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from edgeface.bench.comparison import STAGES, machine
@@ -22,12 +22,13 @@ from edgeface.bench.growth import (
 from edgeface.bench.markdown import number, table
 
 
-def to_markdown(result: Growth, picture: str) -> str:
+def to_markdown(result: Growth, picture: str, *, plot: str = "") -> str:
     """Return the tables.
 
     Args:
         result: what was measured.
         picture: what was looked at, in words.
+        plot: name of the plot's file, to show it.
     """
     parts = [f"{machine()}.  \n{picture}; medians of {result.rounds} interleaved rounds."]
     if result.interrupted:
@@ -42,14 +43,15 @@ def to_markdown(result: Growth, picture: str) -> str:
     parts += [
         write(result.curves[name]) for name, write in written.items() if name in result.curves
     ]
+    parts += [f"![Cost by size and by faces]({plot})"] if plot else []
     return "\n\n".join(parts) + "\n"
 
 
-def flatness(points: Sequence[Point]) -> float:
-    """Largest departure of milliseconds per megapixel from that at 640 x 480, as a share."""
+def departure(points: Sequence[Point], cost: Callable[[Point], float]) -> tuple[float, str]:
+    """Largest departure of a cost per megapixel from that at 640 x 480, as a share, and where."""
     name = f"{REFERENCE[0]} x {REFERENCE[1]}"
-    [reference] = [one.per_megapixel for one in points if one.step == name]
-    return max(abs(one.per_megapixel / reference - 1) for one in points)
+    [reference] = [cost(one) / one.megapixels for one in points if one.step == name]
+    return max((abs(cost(one) / one.megapixels / reference - 1), one.step) for one in points)
 
 
 def _whole(points: Sequence[Point]) -> str:
@@ -63,11 +65,13 @@ def _whole(points: Sequence[Point]) -> str:
     ]
     verdicts = []
     for name, curve in groupby(points, lambda one: one.candidate):
-        worst = flatness(list(curve))
+        each = list(curve)
+        worst, where = departure(each, lambda one: one.milliseconds)
+        of_cpu, there = departure(each, lambda one: one.cpu)
         said = "flat" if worst <= FLAT else "NOT flat"
         verdicts.append(
-            f"{name}: {said} within {FLAT:.0%}; the largest departure from {REFERENCE[0]} x "
-            f"{REFERENCE[1]} is {worst:.0%}."
+            f"{name}: {said} within {FLAT:.0%} of {REFERENCE[0]} x {REFERENCE[1]}; the largest "
+            f"departure is {worst:.0%} at {where}, of CPU ms {of_cpu:.0%} at {there}."
         )
     told = "The picture's size (`input_size=None`, the net sees every pixel):"
     return f"{told}\n\n{table(header, rows)}\n\n" + "  \n".join(verdicts)

@@ -94,7 +94,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument(
         "--plot", metavar="FILE.png", type=Path,
-        help="draw average precision against milliseconds (extra 'bench')",
+        help="draw average precision against milliseconds; with --growth, the curves "
+        "(extra 'bench')",
     )  # fmt: skip
 
 
@@ -170,23 +171,22 @@ def compare(
         track=track,
     )
     result.notes += notes
-    drawing = plot.to_png(result) if args.plot and result.precisions else None
-    name = args.plot.name if drawing else ""
-    text = markdown.to_markdown(result, stages=args.stages, plot=name)
-    if drawing:
-        write_atomic(args.plot, drawing)
-    finish(args, text, result.to_dict())
+    drawing = plot.plot_comparison(result) if args.plot and result.precisions else b""
+    text = markdown.to_markdown(result, stages=args.stages, plot=_shown(args.plot, drawing))
+    finish(args, text, result.to_dict(), drawing)
     if args.plot and not drawing and not result.interrupted:
-        plot.to_png(result)
+        plot.plot_comparison(result)
     return INTERRUPTED if result.interrupted else 0
 
 
 def grow(args: argparse.Namespace, ours: Sequence[Ours], image: Image, words: str) -> int:
     """The curves of growth."""
-    from edgeface.bench import growth, growth_markdown
+    from edgeface.bench import growth, growth_markdown, plot
 
     result = growth.grow(ours, image, rounds=args.rounds, track=_show)
-    finish(args, growth_markdown.to_markdown(result, words), result.to_dict())
+    drawing = plot.plot_growth(result) if args.plot else b""
+    text = growth_markdown.to_markdown(result, words, plot=_shown(args.plot, drawing))
+    finish(args, text, result.to_dict(), drawing)
     return INTERRUPTED if result.interrupted else 0
 
 
@@ -206,7 +206,7 @@ def check(args: argparse.Namespace) -> None:
         InvalidOptionError: an option has a value that it does not accept.
         MissingDependencyError: --plot without matplotlib.
     """
-    from edgeface.bench.plot import check_matplotlib
+    from edgeface.bench.plot import figure_class
     from edgeface.bench.timing import check_rounds
 
     check_rounds(args.rounds)
@@ -219,12 +219,12 @@ def check(args: argparse.Namespace) -> None:
         if getattr(args, option) is not None:
             check_writable(f"--{option}", getattr(args, option))
     if args.plot is not None:
-        if args.growth or args.paper:
+        if args.paper:
             raise InvalidOptionError(
-                "expected --plot with the comparison, which it draws, got it with --growth or "
-                "--paper; use --json to draw those yourself"
+                "expected --plot with the comparison or --growth, which it draws, got --paper; "
+                "take --output or --json"
             )
-        check_matplotlib()
+        figure_class()
     if (args.growth or args.paper) and (args.against or args.evaluate or args.accuracy):
         raise InvalidOptionError(
             "expected --growth and --paper without --against, --evaluate and --accuracy, which "
@@ -232,8 +232,12 @@ def check(args: argparse.Namespace) -> None:
         )
 
 
-def finish(args: argparse.Namespace, text: str, record: Mapping[str, Any]) -> None:
+def finish(
+    args: argparse.Namespace, text: str, record: Mapping[str, Any], drawing: bytes = b""
+) -> None:
     """Write the files that were asked for, and print the tables."""
+    if drawing:
+        write_atomic(args.plot, drawing)
     if args.json is not None:
         write_atomic(args.json, (json.dumps(record, indent=1) + "\n").encode())
     if args.output is not None:
@@ -245,6 +249,10 @@ def _known(path: Path | None) -> dict[str, Precision]:
     from edgeface.bench.accuracy import recalled
 
     return {} if path is None else recalled(path)
+
+
+def _shown(plot: Path | None, drawing: bytes) -> str:
+    return plot.name if plot and drawing else ""
 
 
 def _show(description: str, items: Sequence[Any]) -> Iterable[Any]:

@@ -1,0 +1,85 @@
+"""Measure the tables and plots of docs/performance.md, and put them in.
+
+    python benchmarks/performance.py --peers PEERS --wider WIDER [--rounds 100] [--accuracy FILE]
+
+PEERS holds yunet_s_640_640.onnx, yunet_n_dynamic.onnx and the community's RetinaFace checkpoint
+(retinaface_mobilenet025_community.safetensors); WIDER holds WIDER FACE's validation pictures. Run
+it while the machine does nothing else: about six minutes. What a comparison measured stays in FILE
+(default: performance.json beside this script's caller), so that --accuracy FILE spares a second run
+the evaluation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgeface.bundle import write_atomic
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "performance.md"
+YUNET = ("yunet_s_640_640.onnx", "yunet_n_dynamic.onnx")
+CHECKPOINT = "retinaface_mobilenet025_community.safetensors"
+RETINAFACE = "retinaface_community.onnx"
+
+
+def bench(options: Sequence[str]) -> str:
+    """Run ``edgeface bench`` and return its tables."""
+    command = [sys.executable, "-m", "edgeface", "bench", *options]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+
+
+def put(page: str, name: str, content: str) -> str:
+    """Replace what stands between a page's marks of that name."""
+    begin, end = f"<!-- measured: {name} -->", f"<!-- end of {name} -->"
+    before, found, rest = page.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not found or not ended:
+        raise ValueError(f"expected {begin} and {end} in the page, got a page without")
+    return f"{before}{begin}\n\n{content}\n\n{end}{after}"
+
+
+def main() -> int:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--peers", type=Path, required=True)
+    parser.add_argument("--wider", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--accuracy", type=Path, help="figures of an earlier run")
+    parser.add_argument("--json", type=Path, default=Path("performance.json"))
+    parser.add_argument("--only", nargs="+", choices=("against", "growth", "paper"))
+    args = parser.parse_args()
+    images = DOCS / "images"
+    few = str(max(1, args.rounds // 5))
+    with tempfile.TemporaryDirectory() as folder:
+        retinaface = Path(folder) / RETINAFACE
+        script = Path(__file__).with_name("community_onnx.py")
+        subprocess.run(
+            [sys.executable, str(script), str(args.peers / CHECKPOINT), str(retinaface)], check=True
+        )
+        peers = [*(str(args.peers / name) for name in YUNET), str(retinaface)]
+        evaluated = args.accuracy or args.wider
+        accuracy = [f"--{'accuracy' if args.accuracy else 'evaluate'}", str(evaluated)]
+        runs = {
+            "against": [
+                *("--rounds", str(args.rounds), "--stages", "--against", *peers, *accuracy),
+                *("--plot", str(images / "performance.png"), "--json", str(args.json)),
+            ],
+            "growth": [
+                *("--growth", "--rounds", few, "--precision", "auto", "fp32"),
+                *("--plot", str(images / "growth.png")),
+            ],
+            "paper": ["--paper", "--rounds", few],
+        }
+        for name in args.only or runs:
+            tables = bench(runs[name]).replace("](", "](images/")
+            write_atomic(PAGE, put(PAGE.read_text("utf-8"), name, tables).encode())
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
