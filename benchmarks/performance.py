@@ -5,8 +5,8 @@
 PEERS holds yunet_s_640_640.onnx, yunet_n_dynamic.onnx and the community's RetinaFace checkpoint
 (retinaface_mobilenet025_community.safetensors); WIDER holds WIDER FACE's validation pictures. Run
 it while the machine does nothing else: about six minutes. What a comparison measured stays in FILE
-(default: performance.json beside this script's caller), so that --accuracy FILE spares a second run
-the evaluation.
+(performance.json where --json names no other), and --accuracy FILE spares a second run the
+evaluation.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def main() -> int:
                 *("--plot", str(images / "performance.png"), "--json", str(args.json)),
             ],
             "growth": [
-                *("--growth", "--rounds", few, "--precision", "auto", "fp32"),
+                *("--growth", "--rounds", few, "--precision", "auto"),
                 *("--plot", str(images / "growth.png")),
             ],
             "paper": ["--paper", "--rounds", few],
