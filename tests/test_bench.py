@@ -29,7 +29,7 @@ from edgeface.errors import (
     InvalidImageError,
     InvalidOptionError,
 )
-from edgeface.runtimes.base import BACKENDS
+from edgeface.runtimes.base import backends
 
 MODEL = "retinaface_mobilenet025"
 PICTURE = np.zeros((48, 64, 3), np.uint8)
@@ -180,7 +180,7 @@ def test_what_auto_takes_is_marked_and_nothing_is_listed_twice() -> None:
     found, left_out = find_ours([MODEL], [], ["auto"], [1], Settings())
     assert found[0].name.endswith(" (auto)")
     assert len({one.runs for one in found}) == len(found)
-    assert {one.runs[0] for one in found} | set(left_out) == set(BACKENDS)
+    assert {one.runs[0] for one in found} | set(left_out) == set(backends())
 
 
 def test_without_any_backend_it_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

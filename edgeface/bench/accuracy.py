@@ -15,7 +15,7 @@ from edgeface.errors import DatasetError
 from edgeface.evaluation.run import MAX_FACES, NMS_THRESHOLD, SCORE_THRESHOLD, detect, score
 from edgeface.evaluation.wider import WiderImage
 from edgeface.preprocess import InputSize
-from edgeface.runtimes.base import BACKENDS
+from edgeface.runtimes.base import backend as find_backend
 
 REPORT = "conversion.json"
 OPERATING_POINTS: dict[InputSize, str] = {640: "long side 640", None: "original size"}
@@ -54,7 +54,7 @@ def stored(candidate: Candidate, input_size: InputSize) -> Precision | None:
     backend, precision = candidate.runs
     report = _json(bundle.path / REPORT)
     for row in report.get("rows", ()):
-        if (row["target"], row["precision"]) == (BACKENDS[backend].formats[0], precision):
+        if (row["target"], row["precision"]) == (find_backend(backend).formats[0], precision):
             figures = row["accuracy"].get(point, {}).get("quantised")
             if figures:
                 return _precision(figures, "the model's conversion report")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgeface.bench.settings import Settings
 from edgeface.errors import BackendUnavailableError, EdgeFaceError
 from edgeface.faces import Faces
-from edgeface.runtimes.base import BACKENDS
+from edgeface.runtimes.base import backends as known_backends
 
 LOWERED = ("bf16", "f16", "fp16")
 RUNNER_NAMES = {"onnxruntime": "ONNX Runtime", "opencv": "cv2.FaceDetectorYN"}
@@ -142,7 +142,7 @@ def find_ours(
     found: dict[tuple[object, ...], Ours] = {}
     left_out: dict[str, str] = {}
     for model, backend, precision, number in product(
-        models, backends or ("auto", *BACKENDS), precisions, threads
+        models, backends or ("auto", *known_backends()), precisions, threads
     ):
         if backend in left_out:
             continue
