@@ -144,12 +144,14 @@ class OpenVino:
         if self._data is None:
             raise closed(_NAME)
         try:
-            request = self._request(frames.shape)
+            request, outputs = self._request(frames.shape)
             image = self._vendor.Tensor(frames, shared_memory=frames.flags.writeable)
-            values = request.infer([image], share_outputs=True).values()
+            request.set_input_tensor(0, image)
+            request.start_async()
+            request.wait()
+            return dict(outputs) if outputs else self._outputs(request)
         except Exception as error:
             raise failed(_NAME, frames, error) from error
-        return dict(zip(self._names, values, strict=True))
 
     def prepare(self, shape: Shape) -> Shape:
         """Compile a graph for frames of that shape if need be; return the graph's own shape."""
@@ -170,12 +172,19 @@ class OpenVino:
         self._graphs = {}
         self._requests = local()
 
-    def _request(self, shape: Shape) -> Any:
+    def _request(self, shape: Shape) -> tuple[Any, Outputs]:
+        """This thread's request for a shape, and its outputs where they stay in one place."""
         shape = self.prepare(shape)
         requests: dict[Shape, Any] = vars(self._requests).setdefault("by_shape", {})
         if shape not in requests:
-            requests[shape] = self._graphs[shape].create_infer_request()
-        return requests[shape]
+            request = self._graphs[shape].create_infer_request()
+            requests[shape] = request, {} if shape == _ANY_SHAPE else self._outputs(request)
+        found: tuple[Any, Outputs] = requests[shape]
+        return found
+
+    def _outputs(self, request: Any) -> Outputs:
+        tensors = (request.get_output_tensor(index) for index in range(len(self._names)))
+        return {name: tensor.data for name, tensor in zip(self._names, tensors, strict=True)}
 
     def _compile(self, shape: Shape) -> Any:
         facts = (self._facts, self._config, cpu_signature(), REWRITES)
