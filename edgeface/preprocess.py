@@ -185,7 +185,7 @@ def letterbox(
 
     Returns:
         The frame, contiguous uint8 (1, H', W', 3) BGR, which is the image's own memory where that
-        already has the frame's size; and the way back.
+        is contiguous and has the frame's size; and the way back.
 
     Raises:
         InvalidOptionError: see ``check_input_size``.
@@ -194,8 +194,9 @@ def letterbox(
     placed = place(width, height, input_size, stride, allowed)
     frame_width, frame_height = placed.network_width, placed.network_height
     columns, rows = placed.content
-    if (columns, rows) == (width, height) == (frame_width, frame_height):
-        return np.ascontiguousarray(image)[None], placed
+    fits = (columns, rows) == (width, height) == (frame_width, frame_height)
+    if fits and image.flags.c_contiguous:
+        return image[None], placed
 
     shape = (1, frame_height, frame_width, 3)
     frame = out if out is not None and out.shape == shape else np.empty(shape, np.uint8)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import cv2
 import numpy as np
 import pytest
@@ -127,6 +129,21 @@ def test_reuses_the_buffer_and_clears_its_padding() -> None:
     assert np.array_equal(again, expected)
     other, _ = letterbox(picture(30, 20), (32, 32), stride=32, pad_value=PAD, out=first)
     assert not np.shares_memory(other, first)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [picture(480, 640), picture(360, 640), picture(720, 1280), picture(480, 1280)[:, ::2]],
+    ids=["fits", "padded", "shrunk", "a view that fits"],
+)
+def test_a_frame_with_a_buffer_takes_no_memory(image: NDArray[np.uint8]) -> None:
+    buffer, _ = letterbox(image, 640, stride=32, pad_value=PAD)
+    tracemalloc.start()
+    try:
+        letterbox(image, 640, stride=32, pad_value=PAD, out=buffer)
+        assert tracemalloc.get_traced_memory()[1] < 10_000 < buffer.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
