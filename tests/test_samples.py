@@ -173,6 +173,14 @@ def test_arm_board_previews(gif: Path) -> None:
             assert stream.readline() == b"\r\n"
 
 
+def test_several_cameras_print_what_changes(gif: Path) -> None:
+    printed = run("several_cameras.py", f"door={gif}", f"yard={gif}", "bad=" + __file__)
+    events = [json.loads(line) for line in printed.splitlines()]
+    assert {event["camera"] for event in events} == {"door", "yard"}
+    assert all(event["faces"] >= 1 for event in events if event["seconds"] == 0)
+    assert "expected NAME=SOURCE, got 'door'" in run("several_cameras.py", "door", code=2)
+
+
 def test_opencv_loop(gif: Path, tmp_path: Path) -> None:
     drawn = tmp_path / "last.png"
     printed = run("opencv_loop.py", gif, "--frames", 4, "--out", drawn).splitlines()
