@@ -10,7 +10,7 @@ SCRIPT = Path(__file__).parents[1] / "benchmarks" / "throughput.py"
 
 
 def test_it_prints_both_tables() -> None:
-    options = "--backends onnxruntime --precisions int8 --threads 2 --rounds 1".split()
+    options = ["--backends", "onnxruntime", "--precisions", "int8", "--threads=2", "--rounds=1"]
     done = subprocess.run(
         [sys.executable, SCRIPT, *options], capture_output=True, text=True, timeout=300
     )
