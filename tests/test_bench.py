@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgeface import Detector, Faces
-from edgeface.bench import comparison, energy, growth, growth_markdown, scenes
+from edgeface.bench import comparison, energy, growth, growth_markdown, scenes, starting
 from edgeface.bench.accuracy import recalled, stored
 from edgeface.bench.candidates import Ours, Peer, find_ours, from_dict, to_dict
 from edgeface.bench.comparison import compare
@@ -22,6 +22,7 @@ from edgeface.bench.markdown import to_markdown
 from edgeface.bench.settings import Settings
 from edgeface.bench.starting import measure_start
 from edgeface.bench.timing import Ratio, Times, Turn, interleave
+from edgeface.bundle import load_bundle
 from edgeface.errors import (
     BackendUnavailableError,
     DatasetError,
@@ -30,6 +31,7 @@ from edgeface.errors import (
     InvalidOptionError,
 )
 from edgeface.runtimes.base import backends
+from edgeface.tuned import Measurement, recall, remember
 
 MODEL = "retinaface_mobilenet025"
 PICTURE = np.zeros((48, 64, 3), np.uint8)
@@ -209,6 +211,19 @@ def test_a_fresh_process_tells_its_start_and_memory() -> None:
     assert 0 < start.warm < 60 and 0 < start.cold < 60
     assert start.rss_mib is not None and start.peak_mib is not None
     assert 30 < start.rss_mib <= start.peak_mib + 1 < 500
+
+
+def test_a_fresh_process_chooses_as_this_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    bundle = load_bundle(MODEL)
+    remember(bundle, [Measurement("onnxruntime", None, "int8", False, 1, 640, 1.0, 1.0)])
+    starting._keep_tuning(tmp_path / "other")
+    here = recall(bundle)
+    assert len(here) == 1
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    assert recall(bundle) == here
 
 
 def test_a_process_that_fails_is_told() -> None:

@@ -91,7 +91,7 @@ def test_retinaface_in_the_community_layout_finds_what_ours_finds(
 
 def test_raw_class_outputs_are_read_as_well() -> None:
     """Some exports leave the softmax to the caller."""
-    from edgeface.bench.peers import _logits
+    from edgeface.bench.layouts import _logits
 
     logits = np.array([[0.5, 2.5], [3.0, -1.0]], np.float32)
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeface.cache import cache_dir
 from edgeface.errors import InferenceError
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 WARM_STARTS = 3
 FRAMES = 100
 PATIENCE = 600.0
+TUNED = "tune"
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Start:
 def measure_start(
     candidate: Candidate, image: Image, settings: Settings, frames: int = FRAMES
 ) -> Start:
-    """Start fresh processes, the first with an empty cache.
+    """Start fresh processes, the first with an empty cache but for what ``edgeface tune`` kept.
 
     Args:
         candidate: what they run.
@@ -66,6 +69,7 @@ def measure_start(
     with tempfile.TemporaryDirectory(prefix="edgeface-bench-") as folder:
         picture = Path(folder) / "picture.npy"
         np.save(picture, image)
+        _keep_tuning(Path(folder))
         colder, *warmer, last = (
             _run(candidate, picture, settings, more) for more in (*[0] * WARM_STARTS, frames)
         )
@@ -77,6 +81,13 @@ def measure_start(
         rss_later_mib=later and later[0],
         peak_mib=later and later[1],
     )
+
+
+def _keep_tuning(folder: Path) -> None:
+    """Let "auto" choose there as it chooses here."""
+    home = cache_dir()
+    if home is not None and (home / TUNED).is_dir():
+        shutil.copytree(home / TUNED, folder / home.name / TUNED)
 
 
 def _run(candidate: Candidate, picture: Path, settings: Settings, frames: int) -> dict[str, Any]:
