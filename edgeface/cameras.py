@@ -71,7 +71,6 @@ class Cameras(Results[CameraResult]):
             name: Stream(detect, capture, trackers.get(name)) for name, capture in captures.items()
         }
         self._desk = _Desk(self._streams, captures, turns, self.errors)
-        self._process = os.getpid()
         self._finalizer = weakref.finalize(self, self._desk.close)
 
     @property
@@ -81,8 +80,7 @@ class Cameras(Results[CameraResult]):
 
     def close(self) -> None:
         """Stop all cameras; a loop over them ends. A second call does nothing."""
-        if os.getpid() == self._process:
-            self._finalizer()
+        self._finalizer()
 
     def __next__(self) -> CameraResult:
         """Return the frame that was ready first, with its faces.
@@ -94,11 +92,6 @@ class Cameras(Results[CameraResult]):
         return super().__next__()
 
     def _advance(self, limit: float | None = None) -> CameraResult | None:
-        if os.getpid() != self._process:
-            raise InferenceError(
-                "expected the process that opened the cameras, got a fork of it, in which their "
-                "threads are missing; open them after the fork"
-            )
         return self._desk.take(limit)
 
 
@@ -119,9 +112,15 @@ class _Desk:
         self._running: set[str] | None = None
         self._closed = self._told = False
         self._threads: list[threading.Thread] = []
+        self._process = os.getpid()
 
     def take(self, limit: float | None) -> CameraResult | None:
         """Wait for the result that has waited longest; None after the last camera's end."""
+        if os.getpid() != self._process:
+            raise InferenceError(
+                "expected the process that opened the cameras, got a fork of it, in which their "
+                "threads are missing; open them after the fork"
+            )
         with self._news:
             if self._running is None and not self._closed:
                 self._start()
@@ -139,6 +138,8 @@ class _Desk:
             return None
 
     def close(self) -> None:
+        if os.getpid() != self._process:
+            return
         until = time.monotonic() + CLOSE_LIMIT
         with self._news:
             self._closed = True

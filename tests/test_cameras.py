@@ -239,7 +239,7 @@ def test_a_fork_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
             patch.setattr("edgeface.cameras.os.getpid", lambda: -1)
             with pytest.raises(InferenceError, match="a fork of it"):
                 next(cameras)
-            cameras.close()
+            cameras._desk.close()
         assert next(cameras).camera == "a"
 
 
