@@ -31,14 +31,14 @@ from edgeface.pipeline import Pipeline
 from edgeface.preprocess import check_input_size
 from edgeface.runtimes.base import backend as find_backend
 from edgeface.startup import Explanation, start
-from edgeface.stream import Stream, open_stream
 from edgeface.tiling import Pixels, Region, check_region, merge, regions, tile_size
-from edgeface.video import VideoSource
 
 if TYPE_CHECKING:
     from edgeface.cameras import Cameras
     from edgeface.capture import Watchdog
+    from edgeface.stream import Stream
     from edgeface.tracking import Tracker
+    from edgeface.video import VideoSource
 
 
 MODES = ("latency", "throughput")
@@ -196,6 +196,8 @@ class Detector:
             InvalidImageError: the file is missing.
             InvalidOptionError: unknown mode or color, or no source.
         """
+        from edgeface.stream import open_stream
+
         return open_stream(
             self,
             source,
