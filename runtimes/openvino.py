@@ -34,12 +34,12 @@ from edgeface.runtimes.base import (
     import_vendor,
     rejected,
 )
-from edgeface.runtimes.openvino_graph import REWRITES, take_camera_bytes
+from edgeface.runtimes.openvino_graph import REWRITES, is_int8, take_camera_bytes
 
 _NAME = "openvino"
 _DEVICE = "CPU"
 _CONVERTER = "openvino.tools.ovc"
-_CHECKED = "openvino-checked"
+_CHECKED = "openvino-graph"
 _STATIC_SHAPES = 4
 _ANY_SHAPE = (-1, -1, -1, 3)
 
@@ -103,7 +103,7 @@ class OpenVino:
         self._vendor = vendor
         self._core = core = vendor.Core()
         self._data: bytes | None = data
-        self._names = self._checked_names(data)
+        self._names, int8 = self._check(data)
         self._options = options
         self._config: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -113,30 +113,31 @@ class OpenVino:
         }
         if options.streams > 1:
             self._config |= {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": options.streams}
-        if options.exact:
+        # What little of an int8 graph is float leaves it as float32, without another pass.
+        if options.exact or int8:
             self._config["INFERENCE_PRECISION_HINT"] = "f32"
         self._graphs: dict[Shape, Any] = {}
         self._lock = Lock()
         self._requests = local()
-        precision = core.get_property(_DEVICE, "INFERENCE_PRECISION_HINT")
+        lowered = core.get_property(_DEVICE, "INFERENCE_PRECISION_HINT")
         self._facts = {
             "version": probe(),
             "device": str(core.get_property(_DEVICE, "FULL_DEVICE_NAME")),
-            "precision": "f32" if options.exact else precision.to_string(),
+            "precision": _precision(int8, options.exact, lowered.to_string()),
             "threads": str(options.threads),
         }
 
-    def _checked_names(self, data: bytes) -> list[str]:
-        """Names of the graph's outputs; one that was checked before is not read to learn them."""
-        key = (sha256(data).hexdigest(), self._vendor.__version__)
+    def _check(self, data: bytes) -> tuple[list[str], bool]:
+        """Names of the graph's outputs, and whether it is int8; one that is known is not read."""
+        key = (sha256(data).hexdigest(), self._vendor.__version__, REWRITES)
         if kept := cache.recall(_CHECKED, *key):
-            names: list[str] = json.loads(kept)
-            return names
-        model = self._core.read_model(data)
-        names = [port.any_name for port in model.outputs]
-        check_graph([port.any_name for port in model.inputs], names)
-        cache.remember(_CHECKED, *key, data=json.dumps(names).encode())
-        return names
+            names, int8 = json.loads(kept)
+        else:
+            model = self._core.read_model(data)
+            names, int8 = [port.any_name for port in model.outputs], is_int8(model)
+            check_graph([port.any_name for port in model.inputs], names)
+            cache.remember(_CHECKED, *key, data=json.dumps([names, int8]).encode())
+        return names, int8
 
     def infer(self, frames: NDArray[np.uint8]) -> Outputs:
         """Run the graph; see ``edgeface.runtimes.base.Runtime``."""
@@ -203,6 +204,12 @@ class OpenVino:
             graph.export_model(exported)
             cache.remember(_NAME, *key, data=exported.getvalue())
         return graph
+
+
+def _precision(int8: bool, exact: bool, lowered: str) -> str:
+    if int8:
+        return "int8"
+    return "f32" if exact else lowered
 
 
 def _check_reshapes(model: Any) -> None:

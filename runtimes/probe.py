@@ -23,6 +23,7 @@ from edgeface.bundle import Artifact, Bundle, load_bundle, shipped_models
 from edgeface.errors import EdgeFaceError
 from edgeface.hardware import cpu_signature, nvidia_driver
 from edgeface.runtimes.base import Backend, RuntimeOptions, backend, load
+from edgeface.runtimes.child import Child, ChildError, answer, can_start
 
 _CHILD = "import sys; from edgeface.runtimes import probe; probe.main(*sys.argv[1:])"
 _SMALL = (64, 64)
@@ -83,15 +84,11 @@ def probe(name: str, timeout: float | None = None, *, refresh: bool = False) -> 
 
 def main(name: str) -> None:
     """Probe a backend in this process and answer with the verdict: what the subprocess runs."""
-    from edgeface.runtimes.child import answer
-
     answer(json.dumps(asdict(_try(backend(name)))))
 
 
 def _ask(wanted: Backend, installed: str, patience: float) -> Verdict:
     """Probe in a subprocess, or here where Python cannot start another of itself."""
-    from edgeface.runtimes.child import Child, ChildError, can_start
-
     if not can_start():
         return _try(wanted)
     with closing(Child(_CHILD, wanted.name)) as child:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgeface.bundle import load_bundle
 from edgeface.runtimes import openvino
 from edgeface.runtimes.base import Outputs, RuntimeOptions
-from edgeface.runtimes.openvino_graph import take_camera_bytes
+from edgeface.runtimes.openvino_graph import is_int8, take_camera_bytes
 
 vendor = pytest.importorskip("openvino")
 
@@ -100,17 +100,51 @@ def test_fewer_passes_over_the_picture(format: str, precision: str) -> None:
     assert rewritten < plain
 
 
+def quantised(ops: Any, picture: Any, scale: float = 1) -> Any:
+    """A picture rounded to 8 bits and back, as ONNX's pair of quantisers comes out here."""
+    low, high, least, most = (ops.constant(np.float32(value)) for value in (0, 255, 0, 255))
+    rounded = ops.fake_quantize(ops.convert(picture, "f32"), low, high, least, most, 256)
+    codes = ops.convert(ops.convert(rounded, "u8"), "f32")
+    return ops.multiply(ops.subtract(codes, np.float32(0)), np.float32(scale))
+
+
+def test_knows_an_int8_graph() -> None:
+    kinds = {("openvino", "int8"): True, ("onnx", "int8"): False, ("onnx", "fp32"): False}
+    for (format, precision), wanted in kinds.items():
+        assert is_int8(vendor.Core().read_model(artifact(precision, format))) == wanted
+    options = RuntimeOptions(None, (), exact=False, threads=1, cache_key="int8")
+    for _ in range(2):
+        runtime = openvino.load(artifact("int8", "openvino"), options)
+        assert runtime.describe()["precision"] == "int8"
+
+
+def test_the_grey_outside_is_all_that_an_int8_graph_notices(astronaut: NDArray[np.uint8]) -> None:
+    """Inside, the bias makes up for the mean: a graph of one convolution tells the difference."""
+    ops = vendor.opset13
+    mean = np.array([104, 117, 123], np.float32).reshape(1, 3, 1, 1)
+    picture = ops.parameter([1, 96, 160, 3], np.uint8, name="image")
+    centred = ops.subtract(ops.transpose(quantised(ops, picture), [0, 3, 1, 2]), mean)
+    codes = np.random.default_rng(0).integers(-127, 128, (8, 3, 3, 3), np.int8)
+    weights = ops.multiply(ops.convert(ops.constant(codes), "f32"), np.float32(0.01))
+    found = ops.convolution(centred, weights, [2, 2], [1, 1], [1, 1], [1, 1])
+    model = vendor.Model([found], [picture])
+    frames = frame(astronaut)
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    plain = vendor.Core().compile_model(model.clone(), "CPU", exact)([frames])[0]
+    take_camera_bytes(vendor, model)
+    assert "Add" in [node.get_type_name() for node in model.get_ops()]
+    rewritten = vendor.Core().compile_model(model, "CPU", exact)([frames])[0]
+    np.testing.assert_allclose(rewritten[..., 1:, 1:], plain[..., 1:, 1:], atol=2e-3)
+    assert np.abs(rewritten - plain).max() <= 11 * 5 * 3 * 1.27
+
+
 @pytest.mark.parametrize("change", ["order", "mean", "scale", "use"])
 def test_another_beginning_stays_as_it_is(change: str) -> None:
     ops = vendor.opset13
     picture = ops.parameter([1, 32, 32, 3], np.uint8, name="image")
     order = [0, 3, 2, 1] if change == "order" else [0, 3, 1, 2]
     mean = np.full((1, 1, 1, 1) if change == "mean" else (1, 3, 1, 1), 9, np.float32)
-    low, high, least, most = (ops.constant(np.float32(v)) for v in (0, 255, 0, 255))
-    rounded = ops.fake_quantize(ops.convert(picture, "f32"), low, high, least, most, 256)
-    codes = ops.convert(ops.convert(rounded, "u8"), "f32")
-    scale = np.float32(2 if change == "scale" else 1)
-    values = ops.multiply(ops.subtract(codes, np.float32(0)), scale)
+    values = quantised(ops, picture, scale=2 if change == "scale" else 1)
     centred = ops.subtract(ops.transpose(values, order), mean)
     weights = np.ones((4, 3, 3, 3), np.float32)
     found = ops.convolution(centred, weights, [1, 1], [0, 0], [0, 0], [1, 1])
