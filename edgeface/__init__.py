@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from edgeface.faces import Faces
     from edgeface.quality import BestShots
     from edgeface.tracking import Tracker
+    from edgeface.tuning import tune
 
     __version__: str
 
-__all__ = ["BestShots", "Detector", "EdgeFaceError", "Faces", "Tracker", "__version__"]
+__all__ = ["BestShots", "Detector", "EdgeFaceError", "Faces", "Tracker", "__version__", "tune"]
 
 _HOMES = {
     "BestShots": "edgeface.quality",
@@ -24,6 +25,7 @@ _HOMES = {
     "EdgeFaceError": "edgeface.errors",
     "Faces": "edgeface.faces",
     "Tracker": "edgeface.tracking",
+    "tune": "edgeface.tuning",
 }
 
 # In a source checkout edgeface.runtimes, .converters and .calibration stand beside this folder.

@@ -98,6 +98,21 @@ def rank(
     return [candidate for *_, candidate in sorted(ranked, key=lambda one: one[:2])]
 
 
+def uninstalled(
+    measured: Sequence[Measurement], backends: Mapping[str, Backend]
+) -> list[Candidate]:
+    """Say of plug-ins that were measured here that they are no longer installed."""
+    fastest_first = sorted(measured, key=lambda one: (not one.works, one.ratio or 0))
+    gone = {one.backend: one for one in reversed(fastest_first) if one.backend not in backends}
+    return [
+        Candidate(
+            name, None, f"its plug-in is no longer installed; {_told(one)}",
+            MissingDependencyError, one,
+        )
+        for name, one in gone.items()
+    ]  # fmt: skip
+
+
 def _candidate(
     backend: Backend,
     verdict: Verdict,

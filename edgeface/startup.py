@@ -21,7 +21,7 @@ from edgeface.runtimes.base import Runtime, RuntimeOptions, backends, load
 from edgeface.runtimes.base import backend as find_backend
 from edgeface.runtimes.plugins import plugins
 from edgeface.runtimes.probe import Verdict, probe
-from edgeface.selection import Candidate, rank
+from edgeface.selection import Candidate, rank, uninstalled
 from edgeface.tuned import Measurement, describe_size, recall
 
 
@@ -36,7 +36,7 @@ class Started:
         why: why it was chosen.
         threads: worker threads.
         others: the other candidates, and why not.
-        measured: what ``edgeface tune`` measured of the model on this machine.
+        measured: what ``edgeface tune`` measured of the model on this machine, as exact as this.
     """
 
     runtime: Runtime
@@ -63,7 +63,7 @@ class Explanation:
         batch: pictures of one size of a list that are computed together.
         facts: what the backend says of itself: version, device, the precision that runs.
         others: the candidates that were not chosen, and why.
-        measured: all that ``edgeface tune`` measured of the model on this machine.
+        measured: what ``edgeface tune`` measured of the model on this machine, where as exact.
     """
 
     model: str
@@ -132,7 +132,7 @@ def start(
     counted = 1 if streams > 1 else threads
     candidates = rank(host(), verdicts, bundle, precision, input_size, counted, measured, known)
     if backend == "auto":
-        candidates += _broken_plugins()
+        candidates += [*uninstalled(measured, known), *_broken_plugins()]
     failures = dict(broken or {})
     for chosen in candidates:
         if chosen.backend in failures:
@@ -171,7 +171,8 @@ def start(
         why = chosen.reason
         if backend != "auto":
             why = f"as named; {why}" if chosen.measured else "as named"
-        return Started(runtime, chosen.artifact, chosen, why, count, others, measured)
+        alike = tuple(one for one in measured if one.exact == options.exact)
+        return Started(runtime, chosen.artifact, chosen, why, count, others, alike)
     raise _refusal(backend, candidates, failures)
 
 

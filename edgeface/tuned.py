@@ -48,9 +48,9 @@ class Measurement:
 
     @property
     def name(self) -> str:
-        """What was tried, without the backend: "int8, 2 threads"."""
-        lowered = " or lower" if self.precision == "fp32" and not self.exact else ""
-        return f"{self.precision}{lowered}, {self.threads} thread{'s' * (self.threads > 1)}"
+        """What was tried, without the backend: "fp32 exact, 2 threads"."""
+        arithmetic = f"{self.precision} exact" if self.exact else self.precision
+        return f"{arithmetic}, {self.threads} thread{'s' * (self.threads > 1)}"
 
     @property
     def works(self) -> bool:

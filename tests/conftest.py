@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -103,6 +104,36 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
     return folder
+
+
+@pytest.fixture
+def install_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Lay a distribution with a plug-in out as pip would; returns its metadata's folder.
+
+    ``install_plugin("acme", "npu = acme:BACKEND", {"acme.py": "..."})``
+    """
+    from edgeface.runtimes import plugins
+
+    plugins._load.cache_clear()
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+
+    def install(distribution: str, entry_points: str, files: dict[str, str]) -> Path:
+        for name, content in files.items():
+            (site / name).parent.mkdir(parents=True, exist_ok=True)
+            (site / name).write_text(content)
+            monkeypatch.delitem(sys.modules, name.partition("/")[0].removesuffix(".py"), False)
+        info = site / f"{distribution.replace('-', '_')}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n"
+        )
+        (info / "entry_points.txt").write_text(f"[edgeface.runtimes]\n{entry_points}\n")
+        importlib.invalidate_caches()
+        return info
+
+    return install
 
 
 @pytest.fixture

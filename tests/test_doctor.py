@@ -108,6 +108,7 @@ def test_the_table_says_what_runs_and_how_to_mend_the_rest(
     assert row("openvino") == f"openvino - 2026.1 {DAMAGED}"
     assert row("onnxruntime") == "onnxruntime runs 1.2.3"
     assert row("onnx ") == "onnx fp32 intact"
+    assert row("not measured") == "not measured: 'edgeface tune' finds the fastest on this machine"
     assert row("auto 1:").endswith(("usually the fastest on ARM CPUs", "runs on any machine"))
 
 

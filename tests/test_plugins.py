@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -36,43 +35,18 @@ needs_opencv_5 = pytest.mark.skipif(
 def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(probe, "_verdicts", {})
-    plugins._load.cache_clear()
     return tmp_path / "cache" / "edgeface" / "plugins"
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Lay a distribution out as pip would: its files, its metadata and its entry points."""
-    site = tmp_path / "site"
-    site.mkdir()
-    monkeypatch.syspath_prepend(str(site))
-
-    def install(distribution: str, entry_points: str, files: dict[str, str]) -> Path:
-        for name, content in files.items():
-            (site / name).parent.mkdir(parents=True, exist_ok=True)
-            (site / name).write_text(content)
-            monkeypatch.delitem(sys.modules, name.partition("/")[0].removesuffix(".py"), False)
-        info = site / f"{distribution.replace('-', '_')}-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n"
-        )
-        (info / "entry_points.txt").write_text(f"[edgeface.runtimes]\n{entry_points}\n")
-        importlib.invalidate_caches()
-        return info
-
-    return install
-
-
-@pytest.fixture
-def opencv(install: Install) -> Path:
+def opencv(install_plugin: Install) -> Path:
     """The plug-in that docs/plugins.md shows, installed."""
     files = dict(EXAMPLE.findall((ROOT / "docs/plugins.md").read_text()))
     project = files.pop("pyproject.toml")
     [entry_points] = re.findall(
         r'^\[project.entry-points."edgeface.runtimes"\]\n(.+)$', project, re.M
     )
-    return install("edgeface-opencv", entry_points.replace('"', ""), files)
+    return install_plugin("edgeface-opencv", entry_points.replace('"', ""), files)
 
 
 def report(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, object]]:
@@ -186,10 +160,10 @@ def test_a_broken_one_is_told_and_left_out(
     entry_points: str,
     code: str,
     reason: str,
-    install: Install,
+    install_plugin: Install,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    install("acme", entry_points, {"acme_backend.py": code})
+    install_plugin("acme", entry_points, {"acme_backend.py": code})
     with pytest.warns(UserWarning, match="edgeface leaves out the plug-in") as told:
         assert list(base.backends()) == list(base.BACKENDS)
     assert reason in str(told[0].message)
@@ -203,9 +177,9 @@ def test_a_broken_one_is_told_and_left_out(
 
 
 def test_doctor_and_explain_list_a_broken_one(
-    install: Install, capsys: pytest.CaptureFixture[str]
+    install_plugin: Install, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    install("acme", "acme = acme_backend:BACKEND", {"acme_backend.py": "BACKEND = 7"})
+    install_plugin("acme", "acme = acme_backend:BACKEND", {"acme_backend.py": "BACKEND = 7"})
     assert main(["doctor", "--json"]) == 0
     printed = capsys.readouterr()
     assert printed.err.count("leaves out the plug-in 'acme'") == 1
@@ -217,13 +191,13 @@ def test_doctor_and_explain_list_a_broken_one(
         assert "cannot run  acme: expected" in str(detector.explain())
 
 
-def test_two_of_one_name_leave_the_first(install: Install) -> None:
+def test_two_of_one_name_leave_the_first(install_plugin: Install) -> None:
     code = (
         "from edgeface.runtimes.base import Backend\n"
         "BACKEND = Backend('acme', 'm', ('numpy',), '', ('onnx',))"
     )
-    install("acme", "acme = acme_one:BACKEND", {"acme_one.py": code})
-    install("brand", "acme = acme_two:BACKEND", {"acme_two.py": code})
+    install_plugin("acme", "acme = acme_one:BACKEND", {"acme_one.py": code})
+    install_plugin("brand", "acme = acme_two:BACKEND", {"acme_two.py": code})
     with pytest.warns(UserWarning, match=r"got one that acme 1.0 uses"):
         found = base.backends()
     assert found["acme"].distribution == "acme 1.0"

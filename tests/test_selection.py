@@ -14,9 +14,10 @@ from edgeface.errors import (
     ModelNotFoundError,
 )
 from edgeface.hardware import Host
-from edgeface.runtimes.base import BACKENDS, CUDA_DEVICE
+from edgeface.runtimes.base import BACKENDS, CUDA_DEVICE, Backend
 from edgeface.runtimes.probe import Verdict
 from edgeface.selection import Candidate, rank
+from edgeface.tuned import Measurement
 
 X86 = Host("Linux", "x86_64", "", frozenset(), 4, "", False)
 ARM = replace(X86, machine="aarch64")
@@ -157,3 +158,104 @@ def test_a_legacy_package_runs_fp32_before_int8() -> None:
     assert rank(ARM, {"tflite": ALL["tflite"]}, bundle)[0].artifact == int8
     assert rank(ARM, legacy, bundle)[0].artifact == TFLITE
     assert rank(ARM, legacy, bundle, "int8")[0].artifact == int8
+
+
+# What was measured on this machine.
+
+
+def measurement(backend: str, ratio: float, **more: object) -> Measurement:
+    known = {"precision": "fp32", "exact": False, "threads": 2, "input_size": 640, "version": "1.0"}
+    return Measurement(backend, ms=5 * ratio, ratio=ratio, **{**known, **more})  # type: ignore[arg-type]
+
+
+MEASURED = (
+    measurement("tflite", 1.0),
+    measurement("onnxruntime", 1.5, threads=4),
+    measurement("openvino", 2.0),
+)
+
+
+def test_what_was_measured_as_fastest_goes_first() -> None:
+    ranked = rank(X86, without(*NVIDIA), BUNDLE, input_size=640, measured=MEASURED)
+    assert usable(ranked) == ["tflite", "onnxruntime", "openvino"]
+    assert [one.threads for one in ranked[:3]] == [2, 4, 2]
+    assert ranked[0].reason == "measured here, fp32, 2 threads: 5.0 ms, the fastest"
+    assert ranked[1].reason == "measured here, fp32, 4 threads: 7.5 ms, 1.50 x the fastest"
+
+
+def test_the_measured_precision_is_loaded_not_the_usual_one() -> None:
+    bundle = replace(BUNDLE, artifacts=(ONNX, replace(ONNX, precision="int8")))
+    [usual] = rank(X86, {"openvino": ALL["openvino"]}, bundle)
+    [measured] = rank(X86, {"openvino": ALL["openvino"]}, bundle, measured=MEASURED)
+    assert usual.artifact and usual.artifact.precision == "int8"
+    assert measured.artifact and measured.artifact.precision == "fp32"
+
+
+def test_int8_that_differs_is_not_taken() -> None:
+    bundle = replace(BUNDLE, artifacts=(ONNX, replace(ONNX, precision="int8")))
+    wrong = measurement("openvino", 0.5, precision="int8", problem="it differs from the reference")
+    rows = (wrong, *MEASURED)
+    [candidate] = rank(X86, {"openvino": ALL["openvino"]}, bundle, measured=rows)
+    assert candidate.artifact and candidate.artifact.precision == "fp32"
+    [candidate] = rank(X86, {"openvino": ALL["openvino"]}, bundle, measured=(wrong,))
+    assert candidate.artifact and candidate.threads is None
+    ranked = rank(X86, without(*NVIDIA, "tflite"), bundle, measured=(wrong,))
+    assert usable(ranked) == ["onnxruntime", "openvino"], "behind all others"
+    assert "it differs from the reference" in ranked[-1].reason
+
+
+def test_an_uninstalled_winner_keeps_its_place_and_says_so() -> None:
+    ranked = rank(X86, without(*NVIDIA, "tflite"), BUNDLE, input_size=640, measured=MEASURED)
+    assert ranked[0].backend == "tflite" and ranked[0].artifact is None
+    assert ranked[0].reason == (
+        "tflite is broken; measured here, fp32, 2 threads: 5.0 ms, the fastest"
+    )
+    assert usable(ranked) == ["onnxruntime", "openvino"]
+
+
+def test_another_version_must_be_measured_again() -> None:
+    verdicts = without(*NVIDIA) | {"tflite": Verdict("tflite", True, "2.0", "")}
+    ranked = rank(X86, verdicts, BUNDLE, input_size=640, measured=MEASURED)
+    assert usable(ranked) == ["onnxruntime", "openvino", "tflite"]
+    assert ranked[2].reason.endswith("measured with version 1.0: 'edgeface tune' would")
+
+
+def test_what_was_not_measured_follows_in_the_usual_order() -> None:
+    ranked = rank(X86, without(*NVIDIA), BUNDLE, input_size=640, measured=MEASURED[:1])
+    assert usable(ranked) == ["tflite", "openvino", "onnxruntime"]
+    assert ranked[1].reason.endswith("not measured here: 'edgeface tune' would")
+
+
+def test_named_threads_choose_among_what_was_measured() -> None:
+    rows = (measurement("openvino", 1.0, threads=4), measurement("tflite", 1.2, threads=1))
+    for threads, expected in ((None, "openvino"), (4, "openvino"), (1, "tflite")):
+        ranked = rank(X86, ALL, BUNDLE, input_size=640, threads=threads, measured=rows)
+        assert usable(ranked)[0] == expected
+
+
+def test_a_static_artifact_that_shrinks_stays_last_however_fast() -> None:
+    static = replace(TFLITE, input_sizes=((640, 640),))
+    bundle = replace(BUNDLE, artifacts=(ONNX, static))
+    ranked = rank(X86, without(*NVIDIA), bundle, input_size=1280, measured=MEASURED)
+    assert usable(ranked)[-1] == "tflite"
+
+
+PLUGIN = Backend("acme", "acme.runtime", ("acme",), "", ("onnx",), distribution="acme 1.0")
+
+
+def test_a_plugin_stands_behind_or_before_the_others() -> None:
+    verdicts = without(*NVIDIA) | {"acme": Verdict("acme", True, "1", "")}
+    ranked = rank(X86, verdicts, BUNDLE, backends={**BACKENDS, "acme": PLUGIN})
+    assert usable(ranked)[-1] == "acme"
+    assert [one.reason for one in ranked if one.backend == "acme"] == ["a plug-in of acme 1.0"]
+    preferring = replace(PLUGIN, preference="an Acme NPU is here")
+    ranked = rank(GPU, ALL | verdicts, BUNDLE, backends={**BACKENDS, "acme": preferring})
+    assert usable(ranked)[0] == "acme"
+    assert ranked[0].reason == "an Acme NPU is here"
+
+
+def test_a_plugin_that_was_measured_as_fastest_goes_first() -> None:
+    verdicts = without(*NVIDIA) | {"acme": Verdict("acme", True, "1", "")}
+    rows = (measurement("acme", 1.0, version="1"), measurement("openvino", 3.0))
+    ranked = rank(X86, verdicts, BUNDLE, measured=rows, backends={**BACKENDS, "acme": PLUGIN})
+    assert usable(ranked)[:2] == ["acme", "openvino"]

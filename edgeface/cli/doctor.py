@@ -16,7 +16,7 @@ from edgeface.hardware import Host, host
 from edgeface.runtimes.base import Backend, backends
 from edgeface.runtimes.plugins import Broken, plugins
 from edgeface.runtimes.probe import Verdict, probe
-from edgeface.selection import rank
+from edgeface.selection import rank, uninstalled
 from edgeface.thermal import Thermal, read_thermal
 from edgeface.tuned import describe_size, recall
 
@@ -107,7 +107,11 @@ def render(report: Report) -> str:
             for one in model["auto"]
             if not one["usable"] and one["reason"] not in known
         ]
-        lines += [f"    measured: {one['name']}: {one['result']}" for one in model["measured"]]
+        lines += [
+            f"    measured: {one['name']}: {one['result']}"
+            for one in model["measured"]
+            if not one["exact"]
+        ]
         if not model["measured"]:
             lines.append("    not measured: 'edgeface tune' finds the fastest on this machine")
     lines += [] if report["models"] else ["  none: reinstall edgeface"]
@@ -184,6 +188,7 @@ def _model(
     candidates = rank(
         machine, verdicts, bundle, "auto", INPUT_SIZE, measured=measured, backends=known
     )
+    candidates += uninstalled(measured, known)
     return {
         "name": name,
         "problem": None,

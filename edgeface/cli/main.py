@@ -24,6 +24,7 @@ from edgeface.cli import (
     report,
     serve,
     train,
+    tune,
 )
 from edgeface.errors import EdgeFaceError
 
@@ -32,6 +33,7 @@ COMMANDS = {
     "blur": blur,
     "serve": serve,
     "doctor": doctor,
+    "tune": tune,
     "bench": bench,
     "eval": evaluate,
     "presets": presets,
@@ -51,6 +53,7 @@ examples:
   edgeface detect holiday/ --json faces.json      every picture and video of a folder
   edgeface blur street.mp4 -o safe.mp4            make the faces in it unrecognisable
   edgeface doctor                                 which backends run here, and why
+  edgeface tune                                   measure which is the fastest, and use it
 
 'edgeface COMMAND --help' explains a command.
 
