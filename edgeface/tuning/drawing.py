@@ -45,7 +45,7 @@ def drawn_faces() -> NDArray[np.uint8]:
         )
         scene[rows, columns] += mask[inside] * (person[inside] - scene[rows, columns])
     scene += rng.normal(0, 3, scene.shape).astype(np.float32)
-    return np.clip(scene, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(scene, 0, 255), np.uint8)
 
 
 def _person(
@@ -89,11 +89,11 @@ def _person(
     line([(-0.13, 0.275), (0.13, 0.275)], _MOUTH, 0.014)
 
     turn = cv2.getRotationMatrix2D((canvas.shape[0] / 2, canvas.shape[0] / 2), tilt, 1)
-    canvas = cv2.warpAffine(cv2.GaussianBlur(canvas, (0, 0), 0.02 * unit), turn, canvas.shape[:2])
-    canvas = cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA)
+    soft = cv2.warpAffine(cv2.GaussianBlur(canvas, (0, 0), 0.02 * unit), turn, canvas.shape[:2])
+    small = np.asarray(cv2.resize(soft, (side, side), interpolation=cv2.INTER_AREA), np.float32)
     across = np.linspace(-0.5, 0.5, side, dtype=np.float32)
     light = 1 - 0.55 * across[None, :, None] - 0.25 * across[:, None, None]
-    mask = np.clip(canvas[..., 3:], 0, 1)
+    mask = np.clip(small[..., 3:], 0, 1)
     # The blurred colours hold as much of the empty canvas as the mask lacks.
-    colours = canvas[..., :3] / np.maximum(mask, 1e-3)
+    colours = small[..., :3] / np.maximum(mask, 1e-3)
     return (colours * light).astype(np.float32), mask.astype(np.float32)
