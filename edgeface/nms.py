@@ -16,6 +16,8 @@ Indices = NDArray[np.intp]
 
 CROWD = 256
 ROUNDS = 8
+# Share of the boxes that a round has to drop.
+WORTHWHILE = 0.02
 CELLS = 96
 
 
@@ -30,26 +32,32 @@ def nms(boxes: Floats, scores: Floats, threshold: float) -> Indices:
     Returns:
         Indices of the boxes that stay, best first.
     """
+    if len(boxes) <= CROWD:
+        return _opencv(boxes, scores, threshold)
     threshold = float(np.float32(threshold))  # as OpenCV has it
     order = np.argsort(-scores, kind="stable")
-    boxes = boxes[order].astype(np.float64)
+    boxes, scores = boxes[order].astype(np.float64), scores[order]
     place = np.arange(len(order))
+    label = islands(boxes, threshold)
     kept: list[Indices] = []
-    if len(order) > CROWD:
-        label = islands(boxes, threshold)
-        for _ in range(ROUNDS):
-            best = np.full(label.max() + 1, -1)
-            best[label[::-1]] = np.arange(len(label))[::-1]
-            falls = _overlap(boxes, boxes[best[label]]) > threshold
-            falls[best[best >= 0]] = True
-            kept.append(place[best[best >= 0]])
-            boxes, label, place = boxes[~falls], label[~falls], place[~falls]
-            if len(place) <= CROWD:
-                break
-    boxes[:, 2:] -= boxes[:, :2]
-    rest = cv2.dnn.NMSBoxes(boxes.tolist(), scores[order[place]].tolist(), 0.0, threshold)
-    kept.append(place[np.asarray(rest, np.intp).reshape(-1)])
+    for _ in range(ROUNDS):
+        best = np.full(label.max() + 1, -1)
+        best[label[::-1]] = np.arange(len(label))[::-1]
+        falls = _overlap(boxes, boxes[best[label]]) > threshold
+        falls[best[best >= 0]] = True
+        kept.append(place[best[best >= 0]])
+        boxes, label, place = boxes[~falls], label[~falls], place[~falls]
+        if len(place) <= CROWD or falls.mean() < WORTHWHILE:
+            break
+    kept.append(place[_opencv(boxes, scores[place], threshold)])
     return order[np.sort(np.concatenate(kept))]
+
+
+def _opencv(boxes: Floats, scores: Floats, threshold: float) -> Indices:
+    rectangles = boxes.astype(np.float64)
+    rectangles[:, 2:] -= rectangles[:, :2]
+    kept = cv2.dnn.NMSBoxes(rectangles.tolist(), scores.tolist(), 0.0, threshold)
+    return np.array(kept, np.intp).reshape(-1)
 
 
 def islands(boxes: Floats, threshold: float) -> NDArray[np.int32]:

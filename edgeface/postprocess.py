@@ -79,7 +79,8 @@ def postprocess(
         return Faces.empty()
 
     logits, priors, deltas, points = (
-        np.concatenate(column) for column in zip(*survivors, strict=True)
+        np.concatenate(column) if len(column) > 1 else column[0]
+        for column in zip(*survivors, strict=True)
     )
     order = np.argsort(-logits, kind="stable")[:top_k]
     logits, priors, points = logits[order], priors[order], points[order]
@@ -98,9 +99,11 @@ def postprocess(
     boxes, scores = boxes[kept], scores[kept]
     landmarks = decode_landmarks(points[kept], priors[kept], anchors.variances) / scale[:2]
     limit = np.array([letterbox.width, letterbox.height] * 2, np.float32)
-    boxes = np.clip(boxes, 0, limit)
-    inside = np.flatnonzero((boxes[:, :2] < boxes[:, 2:]).all(1))[:max_faces]
-    return Faces(boxes[inside], scores[inside], landmarks[inside])
+    boxes = np.minimum(np.maximum(boxes, 0), limit)
+    inside = (boxes[:, :2] < boxes[:, 2:]).all(1)
+    if not inside.all():
+        boxes, scores, landmarks = boxes[inside], scores[inside], landmarks[inside]
+    return Faces(boxes[:max_faces], scores[:max_faces], landmarks[:max_faces])
 
 
 def decode_boxes(deltas: Floats, priors: Floats, variances: tuple[float, float]) -> Floats:
