@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from edgeface.evaluation.run import evaluate
-from edgeface.nets import build, find_preset, presets
+from edgeface.nets import build, presets
 from edgeface.nets.backbones.mobilenet import MobileNet025
 from edgeface.training.cache import build_cache
 from edgeface.training.dataset import Root
@@ -33,12 +33,28 @@ from edgeface.training.validation import TorchDetector, held_out_pictures
 
 PICTURES = 8
 LEAST_SHARE = 0.15
-# On so few pictures a fast rate serves; DF2S2's shared tower has no norms and bears less.
-# ISRN starts from nothing.
-LEARNING_RATE = {"df2s2": 1e-2}
-FAST = 3e-2
-STEPS = {"df2s2": 400, "isrn": 400}
 BACKBONE = "mobilenet_v1_025_imagenet.safetensors"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a preset is trained here: steps, and the peak learning rate."""
+
+    steps: int = 150
+    learning_rate: float = 3e-2
+
+
+# A fast rate serves on so few pictures. DF2S2's shared tower has no norms and bears less; ISRN
+# starts from nothing, and ResNet-18 without ImageNet's weights, which the data folder has not.
+SCHEDULES = {
+    "df2s2_mobilenet025": Schedule(400, 1e-2),
+    "df2s2_resnet18": Schedule(300, 1e-2),
+    "fanet_resnet18": Schedule(learning_rate=1e-2),
+    "isrn_mobilenet025": Schedule(400),
+    "isrn_resnet18": Schedule(300),
+    "refineface_resnet18": Schedule(learning_rate=1e-2),
+    "retinaface_resnet18": Schedule(learning_rate=1e-2),
+}
 
 
 @dataclass(frozen=True)
@@ -67,12 +83,12 @@ def choose_pictures(annotations: Sequence[Annotation]) -> list[Annotation]:
     return list(chosen.values())[:PICTURES]
 
 
-def overfit_recipe(preset: str, steps: int, side: int) -> Recipe:
+def overfit_recipe(preset: str, schedule: Schedule, side: int, pictures: int) -> Recipe:
     """The system's light recipe, without what makes its samples differ."""
     return replace(
         choose_recipe(preset, None),
-        learning_rate=LEARNING_RATE.get(find_preset(preset).system, FAST),
-        phases=(Phase(steps, side, PICTURES),),
+        learning_rate=schedule.learning_rate,
+        phases=(Phase(schedule.steps, side, pictures),),
         warm_up=0.1,
         average=0.9,
         mix=Mix(mosaic=0, zoom_out=1, close_up=0, zoom_out_most=1.1),
@@ -81,17 +97,23 @@ def overfit_recipe(preset: str, steps: int, side: int) -> Recipe:
     )
 
 
-def overfit(preset: str, root: Root, backbones: Path, steps: int, side: int) -> Outcome:
-    """Train a preset on the pictures and measure it on the same ones."""
+def overfit(
+    preset: str, root: Root, backbones: Path, side: int, steps: int | None = None
+) -> Outcome:
+    """Train a preset on the pictures, by default as ``SCHEDULES`` says, and measure it on them."""
+    schedule = SCHEDULES.get(preset, Schedule())
+    if steps is not None:
+        schedule = replace(schedule, steps=steps)
     started = time.monotonic()
     torch.manual_seed(0)
     net = build(preset)
     weights = backbones / BACKBONE if type(net.backbone) is MobileNet025 else None
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(Path(folder), weights=weights, workers=0, save_minutes=60)
-        train(net, [root], overfit_recipe(preset, steps, side), settings)
+        recipe = overfit_recipe(preset, schedule, side, len(root.pictures))
+        train(net, [root], recipe, settings)
     report = evaluate(TorchDetector(net, long_side=side), held_out_pictures([root], share=1.0))
-    return Outcome(preset, report.hard, report.map, steps, time.monotonic() - started)
+    return Outcome(preset, report.hard, report.map, schedule.steps, time.monotonic() - started)
 
 
 def main() -> None:
@@ -99,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--preset", action="append", help="default: all")
-    parser.add_argument("--steps", type=int, help="default: 150, or the system's own")
+    parser.add_argument("--steps", type=int, help="default: the preset's own")
     parser.add_argument("--side", type=int, default=128)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -110,8 +132,7 @@ def main() -> None:
         print(f"{len(chosen)} pictures, {faces} faces, {args.side} pixels, seed 0.\n")
         print("| preset | AP | mAP@0.5:0.95 | steps | seconds |\n|---|---|---|---|---|")
         for preset in args.preset or presets():
-            steps = args.steps or STEPS.get(find_preset(preset).system, 150)
-            done = overfit(preset, root, args.data / "backbones", steps, args.side)
+            done = overfit(preset, root, args.data / "backbones", args.side, args.steps)
             print(
                 f"| {done.preset} | {done.ap:.3f} | {done.map:.3f} | {done.steps} | "
                 f"{done.seconds:.0f} |",

@@ -1,13 +1,14 @@
 """Cost and latency of every preset on three CPU backends at 640 x 480, as a Markdown table.
 
-    python benchmarks/presets.py [--preset NAME …] [--rounds 30] > table.md
+    python benchmarks/presets.py [--preset NAME …] [--models DIR] [--rounds 30] > table.md
 
 Each preset is built with fresh weights, exported to ONNX and TFLite, and compared with PyTorch on
 pictures that the export never saw (the least signal-to-noise ratio over all backends and outputs is
 in the table). Then all backends look at one picture in turn, one thread each, float32. Whatever
-else the machine does falls on all of them alike, so compare within a row.
+else the machine does falls on all of them alike, so compare within a row. Where DIR has a bundle
+NAME, as ``edgeface export`` writes it, that one is compared and measured; where not, one is put.
 
-Fresh weights find nothing, so the milliseconds hold preprocessing, the net and the search for
+No score reaches the threshold, so the milliseconds hold preprocessing, the net and the search for
 scores, but no decoding of faces.
 """
 
@@ -27,15 +28,19 @@ import torch
 from numpy.typing import NDArray
 
 from edgeface import Detector
+from edgeface.bundle import MANIFEST, load_bundle
 from edgeface.converters.bundle import Conversion, write_bundle
 from edgeface.converters.onnx import to_onnx
 from edgeface.converters.parity import check_parity
+from edgeface.converters.report import ParityReport
 from edgeface.converters.tflite import to_tflite
 from edgeface.hardware import host
 from edgeface.nets import DetectorNet, build, presets
 from edgeface.nets.cost import cost
+from edgeface.nets.weights import load_weights, read_bundle_weights
 
 WIDTH, HEIGHT = 640, 480
+FORMATS = ("onnx", "tflite")
 BACKENDS = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "tflite": "LiteRT"}
 WARM_UP = 3
 NOTHING = 1.0
@@ -77,19 +82,28 @@ def milliseconds(detect: Callable[..., object], picture: NDArray[np.uint8]) -> f
     return (time.perf_counter() - began) * 1e3
 
 
-def row(preset: str, rounds: int) -> str:
-    """One row of the table."""
+def export(preset: str, folder: Path) -> None:
+    """Write a bundle of a preset with fresh weights; how equal it is to torch is judged later."""
     torch.manual_seed(0)
     net = calibrate_norms(build(preset))
+    contents = {("onnx", "fp32"): to_onnx(net), ("tflite", "fp32"): to_tflite(net)}
+    write_bundle(preset, net, Conversion(contents, (), ParityReport((), {})), folder, {})
+
+
+def row(preset: str, models: Path, rounds: int) -> str:
+    """One row of the table."""
+    folder = models / preset
+    if not (folder / MANIFEST).is_file():
+        export(preset, folder)
+    bundle = load_bundle(folder)
+    net = load_weights(bundle.preset, read_bundle_weights(bundle))
     spent = cost(net, WIDTH, HEIGHT)
     cells = [net.preset, f"{spent.gmac:.2f}", f"{spent.parameters / 1e6:.2f} M"]
-    files = {"onnx": to_onnx(net), "tflite": to_tflite(net)}
+    found = [one for one in bundle.artifacts if one.precision == "fp32" and one.format in FORMATS]
+    files = {one.format: bundle.open(one) for one in found}
     report = check_parity(net, files)
     worst = min(t.snr_db for backend in report.backends for t in backend.tensors)
-    conversion = Conversion({(name, "fp32"): file for name, file in files.items()}, (), report)
-    with tempfile.TemporaryDirectory() as folder:
-        write_bundle(preset, net, conversion, Path(folder) / "model", {})
-        times = latencies(Path(folder) / "model", rounds)
+    times = latencies(folder, rounds)
     cells += [f"{times[backend]:.1f}" for backend in BACKENDS]
     return "| " + " | ".join([*cells, f"{worst:.0f}"]) + " |"
 
@@ -98,6 +112,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--preset", action="append", help="default: all")
+    parser.add_argument("--models", type=Path, metavar="DIR", help="bundles to take, or to keep")
     parser.add_argument("--rounds", type=int, default=30, help="timed calls of each backend")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -106,8 +121,9 @@ def main() -> None:
     heads = ["preset", "GMAC", "parameters", *(f"{name} ms" for name in BACKENDS.values())]
     print("| " + " | ".join([*heads, "least SNR to PyTorch, dB"]) + " |")
     print("|" + "---|" * (len(heads) + 1))
-    for preset in args.preset or presets():
-        print(row(preset, args.rounds), flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        for preset in args.preset or presets():
+            print(row(preset, args.models or Path(scratch), args.rounds), flush=True)
 
 
 if __name__ == "__main__":

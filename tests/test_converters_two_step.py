@@ -13,8 +13,12 @@ from edgeface.preprocess import letterbox
 torch = pytest.importorskip("torch")
 pytest.importorskip("litert_torch")
 
+import onnx  # noqa: E402
+
 from edgeface.nets import DetectorNet, build  # noqa: E402
 from edgeface.nets.heads.two_step import REJECTED_LOGIT  # noqa: E402
+from edgeface.training.objectives import build_objective  # noqa: E402
+from edgeface.training.recipe import Recipe  # noqa: E402
 
 EXACT_DB = 80.0
 
@@ -71,3 +75,18 @@ def test_every_backend_computes_what_torch_computes(preset: str) -> None:
     )
     for backend, format in {"onnxruntime": "onnx", "openvino": "onnx", "tflite": "tflite"}.items():
         assert find_divergence(net, format, backend, files[format], frame, 60) is None
+    check_nothing_of_training(net, files)
+
+
+def check_nothing_of_training(net: DetectorNet, files: dict[str, bytes]) -> None:
+    """The module of feature supervision or segmentation, which the objective has, is in no file."""
+    system = net.system
+    terms = {"refineface": (("fsm", 1.0),), "isrn": (("segmentation", 0.05),)}[system]
+    objective = build_objective(net, Recipe(net.preset, supervision=terms))
+    [module] = (name for name, _ in objective.named_children())
+    assert module == {"refineface": "supervision", "isrn": "segmentation"}[system]
+    assert all(module.encode() not in content for content in files.values())
+    graph = onnx.load_from_string(files["onnx"]).graph
+    names = [tensor.name.split(".") for tensor in graph.initializer]
+    parts = {name[1] for name in names if name[0] == "net"}
+    assert {"backbone", "neck", "head"} <= parts <= {"backbone", "neck", "context", "head", "_mean"}
