@@ -74,7 +74,7 @@ def _record(specification: str, weights: dict[str, list[str]]) -> dict[str, Any]
         "options": read_options(specification),
         "training_terms": dict(training_terms(specification)),
         "frame": [spent.width, spent.height],
-        "gmac": round(spent.gmac, 3),
+        "gmac": round(spent.gmac, 4),
         "parameters": spent.parameters,
         "weights": weights.get(net.preset, []),
     }
