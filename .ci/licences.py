@@ -11,7 +11,10 @@ import re
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
 
-EXTRAS = ("", "openvino", "tflite", "serve", "archive", "samples", "train", "convert", "quantize")
+EXTRAS = (
+    *("", "openvino", "tflite", "serve", "archive", "bench", "samples", "train", "convert"),
+    "quantize",
+)
 HEAD = """# Licences
 
 edgeface's code is under the Apache License 2.0, and so are the weights that ship. The pictures that
