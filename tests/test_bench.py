@@ -88,13 +88,15 @@ def test_a_ratio_is_paired_by_rounds() -> None:
     """A machine that slows down by ten meanwhile changes nothing."""
     rng = np.random.default_rng(0)
     load = np.linspace(1, 10, 60)
-    fast = [Turn(ms, 0) for ms in load * rng.normal(1, 0.02, 60)]
-    slow = [Turn(ms, 0) for ms in load * 2]
+    fast = [Turn(ms, 1) for ms in load * rng.normal(1, 0.02, 60)]
+    slow = [Turn(ms, 4) for ms in load * 2]
     ratio = Ratio.paired(fast, slow)
     assert ratio.low < ratio.median < ratio.high
     assert ratio.median == pytest.approx(0.5, abs=0.01)
     assert ratio.high - ratio.low < 0.02
-    assert str(Ratio(0.5, 0.491, 0.509)) == "0.50 (0.49–0.51)"
+    assert ratio.cpu == 0.25
+    assert Ratio.paired(slow, [Turn(1.0, 0.0)] * 60).cpu == 0
+    assert str(Ratio(0.5, 0.491, 0.509, 0.4)) == "0.50 (0.49–0.51), CPU 0.40"
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def _ratios(result: Comparison) -> str:
         for one in result.candidates
         if isinstance(one, Ours) or len(result.candidates) == len(baselines)
     ]
-    told = "Time as a share of another's in the same rounds (median, 95 % interval):"
+    told = "Time as a share of another's in the same rounds (median, 95 % interval), and CPU time:"
     return f"{told}\n\n" + table(["detector, backend", *(f"of {name}" for name in baselines)], rows)
 
 

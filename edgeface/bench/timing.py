@@ -62,23 +62,26 @@ class Ratio:
         median: of the rounds' ratios.
         low: lower end of its 95 % interval, by the bootstrap over rounds.
         high: upper end.
+        cpu: median of the ratios of CPU time; 0 where the other took none that could be told.
     """
 
     median: float
     low: float
     high: float
+    cpu: float
 
     @classmethod
     def paired(cls, turns: Sequence[Turn], others: Sequence[Turn]) -> Ratio:
         """Compare turns of the same rounds: what else the machine did falls on both."""
-        pairs = zip(turns, others, strict=True)
+        pairs = list(zip(turns, others, strict=True))
         ratios = np.array([turn.wall / other.wall for turn, other in pairs])
+        cpu = np.median([turn.cpu / other.cpu if other.cpu else 0 for turn, other in pairs])
         draws = np.random.default_rng(0).integers(len(ratios), size=(RESAMPLES, len(ratios)))
         low, high = np.percentile(np.median(ratios[draws], axis=1), INTERVAL)
-        return cls(float(np.median(ratios)), float(low), float(high))
+        return cls(float(np.median(ratios)), float(low), float(high), float(cpu))
 
     def __str__(self) -> str:
-        return f"{self.median:.2f} ({self.low:.2f}–{self.high:.2f})"
+        return f"{self.median:.2f} ({self.low:.2f}–{self.high:.2f}), CPU {self.cpu:.2f}"
 
 
 def interleave(
