@@ -80,14 +80,22 @@ def test_growth_and_paper(
     assert "| retinaface_mobilenet025, onnxruntime fp32 | " in printed
 
 
-def test_without_scikit_image_it_measures_noise(
+def test_without_scikit_image_it_measures_drawn_faces(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "skimage", None)
     monkeypatch.setitem(sys.modules, "skimage.data", None)
-    assert main(["bench", *QUICK, "--no-starts"]) == 0
-    assert "noise without a face (name one with --image) at 128 x 96" in capsys.readouterr().out
-    assert main(["bench", *QUICK, "--growth"]) == 1
+    assert main(["bench", *QUICK, "--size", "640x480", "--no-starts"]) == 0
+    printed = capsys.readouterr().out
+    assert "eight drawn faces at 640 x 480" in printed
+    row = next(line for line in printed.splitlines() if line.startswith("| retinaface"))
+    assert row.endswith("| 8 |")
+
+
+def test_growth_needs_a_face(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "black.png"
+    cv2.imwrite(str(picture), np.zeros((48, 64, 3), np.uint8))
+    assert main(["bench", *QUICK, "--growth", "--image", str(picture)]) == 1
     assert "expected a picture with a face" in capsys.readouterr().err
 
 

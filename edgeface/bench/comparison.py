@@ -2,56 +2,29 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import cv2
 
-import edgeface
 from edgeface.bench import energy
 from edgeface.bench.accuracy import Precision, measured, stored
 from edgeface.bench.candidates import Candidate, Opened, Peer, to_dict
+from edgeface.bench.machine import Machine
 from edgeface.bench.scenes import Image
 from edgeface.bench.settings import Settings
 from edgeface.bench.starting import Start, measure_start
 from edgeface.bench.timing import Ratio, Times, Turn, check_rounds, interleave
 from edgeface.evaluation.wider import WiderImage
-from edgeface.hardware import host
-from edgeface.thermal import read_thermal
 
 STAGES = ("read", "preprocess", "infer", "postprocess")
-PACKAGES = ("numpy", "onnxruntime", "openvino", "ai-edge-litert", "tensorrt", "tensorrt_rtx")
 
 Track = Callable[[Sequence[Any], str], Iterable[Any]]
 Profile = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where it was measured.
-
-    Attributes:
-        cpu: name of the CPU, or of the board.
-        cores: logical cores that the process may use.
-        versions: of edgeface, Python and the libraries.
-        slowed: what held the clock down after the run.
-    """
-
-    cpu: str
-    cores: int
-    versions: Mapping[str, str]
-    slowed: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return ", ".join(
-            (self.cpu, *(f"{name} {number}" for name, number in self.versions.items()))
-        )
 
 
 @dataclass
@@ -70,6 +43,7 @@ class Comparison:
         precisions: average precision.
         notes: what a reader should know.
         interrupted: it was stopped before its end.
+        machine: where it was measured, as it was before.
     """
 
     candidates: Sequence[Candidate]
@@ -83,6 +57,7 @@ class Comparison:
     precisions: dict[str, Precision] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     interrupted: bool = False
+    machine: Machine = field(default_factory=Machine.read)
 
     def times(self, name: str) -> Times:
         """Percentiles of a candidate."""
@@ -108,7 +83,7 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {
-            "machine": asdict(machine()),
+            "machine": self.machine.to_dict(),
             "picture": self.picture,
             "settings": asdict(self.settings),
             "rounds": len(self.rounds),
@@ -223,17 +198,3 @@ def _time(
     for _ in track(range(rounds), "timing"):
         result.rounds.append(next(turns))
         result.profiles.append(dict(profiles))
-
-
-def machine() -> Machine:
-    """Describe this machine."""
-    versions = {"edgeface": edgeface.__version__, "Python": platform.python_version()}
-    versions["OpenCV"] = cv2.__version__
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    this = host()
-    name = this.board or this.cpu or this.machine
-    return Machine(name, this.cores, versions, read_thermal().slowed)

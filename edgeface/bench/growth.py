@@ -12,7 +12,8 @@ from typing import Any
 import cv2
 
 from edgeface.bench.candidates import Ours
-from edgeface.bench.comparison import STAGES, machine
+from edgeface.bench.comparison import STAGES
+from edgeface.bench.machine import Machine
 from edgeface.bench.scenes import Image, Size, crowd, cut_face, fit
 from edgeface.bench.settings import Settings
 from edgeface.bench.timing import Times, interleave
@@ -70,16 +71,18 @@ class Growth:
         curves: points by the curve's name, in order.
         rounds: timed turns of each point.
         interrupted: it was stopped before its end.
+        machine: where it was measured, as it was before.
     """
 
     rounds: int
     curves: dict[str, list[Point]] = field(default_factory=dict)
     interrupted: bool = False
+    machine: Machine = field(default_factory=Machine.read)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {
-            "machine": asdict(machine()),
+            "machine": self.machine.to_dict(),
             "rounds": self.rounds,
             "interrupted": self.interrupted,
             "curves": {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
-from edgeface.bench.comparison import STAGES, machine
+from edgeface.bench.comparison import STAGES
 from edgeface.bench.growth import (
     BATCH,
     CROWDED,
@@ -30,7 +30,7 @@ def to_markdown(result: Growth, picture: str, *, plot: str = "") -> str:
         picture: what was looked at, in words.
         plot: name of the plot's file, to show it.
     """
-    parts = [f"{machine()}.  \n{picture}; medians of {result.rounds} interleaved rounds."]
+    parts = [f"{result.machine}  \n{picture}; medians of {result.rounds} interleaved rounds."]
     if result.interrupted:
         parts.append("**Interrupted: the curves that are missing were not measured.**")
     written = {

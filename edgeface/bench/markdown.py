@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from edgeface.bench.candidates import Ours
-from edgeface.bench.comparison import STAGES, Comparison, machine
+from edgeface.bench.comparison import STAGES, Comparison
+from edgeface.bench.machine import Machine
 from edgeface.bench.starting import FRAMES, Start
 from edgeface.preprocess import InputSize
 
@@ -20,7 +21,9 @@ def to_markdown(result: Comparison, *, stages: bool = False, plot: str = "") -> 
         stages: with the table of stages.
         plot: name of the plot's file, to show it.
     """
-    parts = [heading(result.picture, result.settings.input_size, len(result.rounds))]
+    parts = [
+        heading(result.machine, result.picture, result.settings.input_size, len(result.rounds))
+    ]
     if result.interrupted:
         parts.append("**Interrupted: what is missing was not measured.**")
     parts.append(_times(result))
@@ -33,14 +36,12 @@ def to_markdown(result: Comparison, *, stages: bool = False, plot: str = "") -> 
     return "\n\n".join(parts) + "\n"
 
 
-def heading(picture: str, input_size: InputSize, rounds: int) -> str:
+def heading(machine: Machine, picture: str, input_size: InputSize, rounds: int) -> str:
     """Say where and how it was measured."""
-    this = machine()
-    slowed = f" Slowed by: {'; '.join(this.slowed)}." if this.slowed else ""
     size = "the picture's own size" if input_size is None else f"input size {input_size}"
     return (
-        f"{this}.{slowed}  \n{picture}, {size}, {rounds} interleaved rounds; milliseconds of "
-        "whole calls, picture to faces."
+        f"{machine}  \n{picture}, {size}, {rounds} interleaved rounds; milliseconds of whole "
+        "calls, picture to faces."
     )
 
 

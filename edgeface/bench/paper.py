@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 from edgeface.bench.candidates import Ours
-from edgeface.bench.comparison import machine
 from edgeface.bench.growth import Point, Step, measure
+from edgeface.bench.machine import Machine
 from edgeface.bench.markdown import table
 from edgeface.bench.scenes import Image, Size, fit
 from edgeface.bench.settings import Settings
@@ -30,16 +30,18 @@ class Headline:
         threads: of the columns of several threads.
         points: by candidate, in the order VGA and HD, one thread and several.
         rounds: timed turns of each.
+        machine: where it was measured, as it was before.
     """
 
     threads: int
     points: tuple[tuple[Point, ...], ...]
     rounds: int
+    machine: Machine
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {
-            "machine": asdict(machine()),
+            "machine": self.machine.to_dict(),
             "paper": {f"{size}, {number}": ms for (size, number), ms in PAPER.items()},
             "threads": self.threads,
             "rounds": self.rounds,
@@ -55,9 +57,9 @@ class Headline:
             [points[0].candidate, *(_cell(point) for point in points)] for points in self.points
         ]
         note = (
-            f"{machine()}.  \n{picture}, VGA 640 x 480, HD 1920 x 1080, every pixel seen; medians "
-            f"of {self.rounds} interleaved rounds; ms of the network alone, in brackets of the "
-            "whole call. The paper's last two columns are its multi-thread test."
+            f"{self.machine}  \n{picture}, VGA 640 x 480, HD 1920 x 1080, every pixel seen; "
+            f"medians of {self.rounds} interleaved rounds; ms of the network alone, in brackets of "
+            "the whole call. The paper's last two columns are its multi-thread test."
         )
         return f"{note}\n\n{table(header, [[PAPER_ROW, *paper], *rows])}\n"
 
@@ -80,7 +82,7 @@ def headline(
     Raises:
         EdgeFaceError: a candidate does not load, or fails.
     """
-    many = host().threads
+    machine, many = Machine.read(), host().threads
     points = []
     for candidate in candidates:
         steps = [
@@ -89,7 +91,7 @@ def headline(
             for name, size in (("VGA", VGA), ("HD", HD))
         ]
         points.append(tuple(measure(steps, rounds, partial(track, candidate.name))))
-    return Headline(many, tuple(points), rounds)
+    return Headline(many, tuple(points), rounds, machine)
 
 
 def _cell(point: Point) -> str:

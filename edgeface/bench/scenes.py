@@ -24,8 +24,8 @@ def load_picture(path: Path | None) -> tuple[Image, str]:
     """Load the picture to look at.
 
     Args:
-        path: a picture; None: scikit-image's astronaut, or coloured noise where scikit-image is
-            not installed.
+        path: a picture; None: scikit-image's astronaut, or drawn faces where scikit-image is not
+            installed.
 
     Returns:
         BGR uint8 (H, W, 3), and what it is, in words.
@@ -38,9 +38,9 @@ def load_picture(path: Path | None) -> tuple[Image, str]:
     try:
         from skimage.data import astronaut
     except ImportError:
-        rng = np.random.default_rng(0)
-        noise = rng.integers(0, 256, (30, 40, 3), np.uint8)
-        return _resize(noise, (640, 480)), "noise without a face (name one with --image)"
+        from edgeface.tuning.drawing import drawn_faces
+
+        return drawn_faces(), "eight drawn faces"
     return np.ascontiguousarray(astronaut()[..., ::-1]), "scikit-image's astronaut"
 
 

@@ -34,7 +34,7 @@ examples:
   edgeface bench --paper                           the terms of RetinaFace's table 5
 
 Candidates take turns in every round, so that ratios hold where other work disturbs the times. The
-picture is put into --size; without --image it is scikit-image's astronaut, or noise where
+picture is put into --size; without --image it is scikit-image's astronaut, or drawn faces where
 scikit-image is not installed. FILE.onnx is YuNet, or RetinaFace as the PyTorch repositories export
 it. WIDER holds WIDER FACE's validation pictures and ground truth.
 
@@ -139,7 +139,8 @@ def run(args: argparse.Namespace) -> int:
     ours, left_out = find_ours(
         args.model, args.backend, args.precision, args.threads, Settings(args.input_size)
     )
-    notes = [f"Left out: {name}, for {reason}" for name, reason in left_out.items()]
+    told = ", ".join(left_out)
+    notes = [f"Left out, as `edgeface doctor` explains: {told}."] if left_out else []
     if args.growth:
         return grow(args, ours, image, words)
     if args.paper:
