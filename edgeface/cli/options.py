@@ -20,7 +20,7 @@ def add_detector_options(parser: argparse.ArgumentParser) -> argparse._ArgumentG
         "--backend",
         default="auto",
         metavar="NAME",
-        help="auto, onnxruntime, openvino, tflite or tensorrt (default: auto)",
+        help="auto, onnxruntime, openvino, tflite, tensorrt, or a plug-in's (default: auto)",
     )
     group.add_argument(
         "--precision",

@@ -44,7 +44,7 @@ def drawn_faces() -> NDArray[np.uint8]:
             slice(columns.start - x + half, columns.stop - x + half),
         )
         scene[rows, columns] += mask[inside] * (person[inside] - scene[rows, columns])
-    scene += rng.normal(0, 3, scene.shape).astype(np.float32)
+    scene += np.asarray(rng.normal(0, 3, (_HEIGHT, _WIDTH, 3)), np.float32)
     return np.asarray(np.clip(scene, 0, 255), np.uint8)
 
 
