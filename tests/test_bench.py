@@ -163,6 +163,19 @@ def test_an_interruption_before_the_first_round_is_one(stubs: list[Any]) -> None
         compare(stubs, PICTURE, "black", Settings(), rounds=9, track=interrupt)
 
 
+def test_energy_is_in_the_table_where_it_can_be_read(
+    stubs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(energy, "readable", lambda: True)
+    monkeypatch.setattr(
+        energy, "joules_per_call", lambda call: 0.25 if call() is not None else None
+    )
+    result = compare(stubs, PICTURE, "black", Settings(), rounds=1, starts=False)
+    text = to_markdown(result)
+    assert "| faces | J a picture |" in text and "| 0 | 0.250 |" in text
+    assert "not readable" not in text
+
+
 def test_the_share_of_stages(stubs: list[Any]) -> None:
     stubs[0].profile = {"read": 0.0, "preprocess": 0.5, "infer": 9.0, "postprocess": 0.5}
     result = compare(stubs, PICTURE, "black", Settings(), rounds=3, starts=False)
@@ -210,7 +223,7 @@ def test_a_fresh_process_tells_its_start_and_memory() -> None:
     start = measure_start(
         Ours(MODEL, "onnxruntime", "fp32", 1, "ours"), PICTURE, Settings((64, 64)), frames=2
     )
-    assert 0 < start.warm < 60 and 0 < start.cold < 60
+    assert 0 < start.warm < 300 and 0 < start.cold < 300
     assert start.rss_mib is not None and start.peak_mib is not None
     assert 30 < start.rss_mib <= start.peak_mib + 1 < 500
 

@@ -147,9 +147,10 @@ def compare(
     try:
         with opened(candidates, settings) as detectors:
             _time(result, detectors, image, rounds, track)
-            for name, detector in detectors.items() if energy.readable() else ():
-                joules = energy.joules_per_call(partial(detector, image))
-                result.joules |= {} if joules is None else {name: joules}
+            for candidate in candidates if energy.readable() else ():
+                cv2.setNumThreads(candidate.threads)
+                joules = energy.joules_per_call(partial(detectors[candidate.name], image))
+                result.joules |= {} if joules is None else {candidate.name: joules}
         for candidate in track(candidates, "starting") if starts else ():
             result.starts[candidate.name] = measure_start(candidate, image, settings)
         for candidate in candidates:
