@@ -205,6 +205,17 @@ def test_the_callers_own_options_restrict_what_was_measured() -> None:
     assert (explained.precision, explained.threads) == ("int8", 2)
 
 
+def test_one_picture_per_thread_goes_by_what_one_thread_took() -> None:
+    remember("onnxruntime", "tflite")
+    kept = tuned.recall(load_bundle(MODEL))
+    both = replace(kept[0], threads=2), replace(kept[0], ms=9.0, ratio=9.0), kept[1]
+    tuned.remember(load_bundle(MODEL), both)
+    with Detector(threads=2) as detector:
+        assert detector.explain().backend == "onnxruntime"
+    with Detector(threads=2, mode="throughput") as detector:
+        assert (detector.explain().backend, detector.explain().threads) == ("tflite", 2)
+
+
 def test_an_interrupt_keeps_nothing_and_leaves_no_process(
     install: Callable[..., None], cache_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
