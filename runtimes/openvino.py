@@ -157,7 +157,10 @@ class OpenVino:
     def prepare(self, shape: Shape) -> Shape:
         """Compile a graph for frames of that shape if need be; return the graph's own shape."""
         with self._lock:
-            if shape not in self._graphs and len(self._graphs) >= _STATIC_SHAPES:
+            # Batches take no place from single frames.
+            static = self._graphs.keys() - {_ANY_SHAPE}
+            alike = [known for known in static if (known[0] > 1) == (shape[0] > 1)]
+            if shape not in self._graphs and len(alike) >= _STATIC_SHAPES:
                 shape = _ANY_SHAPE
             if shape not in self._graphs:
                 self._graphs[shape] = self._compile(shape)

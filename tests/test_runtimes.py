@@ -275,6 +275,14 @@ def test_openvino_compiles_once_per_shape_and_option(monkeypatch: pytest.MonkeyP
             assert len(compiled) == before + 1
 
 
+def test_openvino_keeps_static_graphs_for_single_frames_beside_batches() -> None:
+    runtime: Any = load("openvino", graph(), options())
+    sides = (32, 64, 96, 128, 160)
+    for count in (4, 1):
+        shapes = [(count, side, 32, 3) for side in sides]
+        assert [runtime.prepare(shape) for shape in shapes] == [*shapes[:4], (-1, -1, -1, 3)]
+
+
 @pytest.mark.parametrize("damage", [b"", b"no graph" * 100])
 def test_openvino_compiles_again_where_its_cache_is_damaged(
     cache_folder: Path, damage: bytes, monkeypatch: pytest.MonkeyPatch
