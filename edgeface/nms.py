@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating]
 Indices = NDArray[np.intp]
 
-CROWD = 256
+CROWD = 512
 ROUNDS = 8
 # Share of the boxes that a round has to drop.
 WORTHWHILE = 0.02
@@ -36,20 +36,22 @@ def nms(boxes: Floats, scores: Floats, threshold: float) -> Indices:
         return _opencv(boxes, scores, threshold)
     threshold = float(np.float32(threshold))  # as OpenCV has it
     order = np.argsort(-scores, kind="stable")
-    boxes, scores = boxes[order].astype(np.float64), scores[order]
+    sides = np.ascontiguousarray(boxes[order].T, np.float64)
     place = np.arange(len(order))
-    label = islands(boxes, threshold)
+    label = islands(sides, threshold)
     kept: list[Indices] = []
     for _ in range(ROUNDS):
-        best = np.full(label.max() + 1, -1)
-        best[label[::-1]] = np.arange(len(label))[::-1]
-        falls = _overlap(boxes, boxes[best[label]]) > threshold
-        falls[best[best >= 0]] = True
-        kept.append(place[best[best >= 0]])
-        boxes, label, place = boxes[~falls], label[~falls], place[~falls]
-        if len(place) <= CROWD or falls.mean() < WORTHWHILE:
+        first = np.full(label.max() + 1, -1)
+        first[label[::-1]] = np.arange(len(label))[::-1]
+        best = first[first >= 0]
+        stays = _overlap(sides, sides[:, first[label]]) <= threshold
+        stays[best] = False
+        kept.append(place[best])
+        sides, label, place = sides[:, stays], label[stays], place[stays]
+        if len(place) <= CROWD or stays.mean() > 1 - WORTHWHILE:
             break
-    kept.append(place[_opencv(boxes, scores[place], threshold)])
+    rest = order[place]
+    kept.append(place[_opencv(boxes[rest], scores[rest], threshold)])
     return order[np.sort(np.concatenate(kept))]
 
 
@@ -60,7 +62,7 @@ def _opencv(boxes: Floats, scores: Floats, threshold: float) -> Indices:
     return np.array(kept, np.intp).reshape(-1)
 
 
-def islands(boxes: Floats, threshold: float) -> NDArray[np.int32]:
+def islands(sides: Floats, threshold: float) -> NDArray[np.int32]:
     """Label boxes so that two of different labels never have an IoU above the threshold.
 
     Two boxes whose IoU is above t still meet when both are shrunk to 1 - t of their size: along
@@ -68,19 +70,19 @@ def islands(boxes: Floats, threshold: float) -> NDArray[np.int32]:
     at most (a + b) / 2 - t * b <= (1 - t) * (a + b) / 2 apart. Boxes that meet share a cell.
 
     Args:
-        boxes: (N, 4) x1, y1, x2, y2, at least one.
+        sides: float64 (4, N): x1, y1, x2, y2 of at least one box.
         threshold: IoU, 0..1.
 
     Returns:
         int32 (N,): the island of each box.
     """
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    halves = (boxes[:, 2:] - boxes[:, :2]) / 2 * (1 - threshold)
-    low, high = centres - halves, centres + halves
-    start = low.min(0)
+    low, high = sides[:2], sides[2:]
+    cut = (high - low) * (threshold / 2)
+    low, high = low + cut, high - cut
+    start = low.min(1, keepdims=True)
     scale = (CELLS - 1) / max(float((high - start).max()), 1e-9)
-    left, top = ((low - start) * scale).astype(np.intp).T
-    right, bottom = ((high - start) * scale).astype(np.intp).T + 1
+    left, top = ((low - start) * scale).astype(np.intp)
+    right, bottom = ((high - start) * scale).astype(np.intp) + 1
     side = CELLS + 1
     enter = np.concatenate([top * side + left, bottom * side + right])
     leave = np.concatenate([top * side + right, bottom * side + left])
@@ -91,11 +93,11 @@ def islands(boxes: Floats, threshold: float) -> NDArray[np.int32]:
     return found
 
 
-def _overlap(boxes: Floats, others: Floats) -> Floats:
-    """IoU of each box (N, 4) with its counterpart (N, 4); 0 where both are empty."""
-    sides = np.minimum(boxes[:, 2:], others[:, 2:]) - np.maximum(boxes[:, :2], others[:, :2])
-    sides = np.maximum(sides, 0)
-    shared = sides[:, 0] * sides[:, 1]
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (others[:, 2:] - others[:, :2]).prod(1)
+def _overlap(sides: Floats, others: Floats) -> Floats:
+    """IoU of each box (4, N) with its counterpart (4, N); 0 where both are empty."""
+    width, height = np.minimum(sides[2:], others[2:]) - np.maximum(sides[:2], others[:2])
+    shared = np.maximum(width, 0) * np.maximum(height, 0)
+    areas = (sides[2] - sides[0]) * (sides[3] - sides[1])
+    areas += (others[2] - others[0]) * (others[3] - others[1])
     iou: Floats = shared / np.maximum(areas - shared, np.finfo(np.float64).tiny)
     return iou
