@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 
-# Landmark offsets, in units of the anchor, that no picture explains.
-_ABSURD = 1e30
+# What a network says of a box or a point that no face explains: 30 anchors away, or e^60 times the
+# anchor's size.
+_ABSURD = 300.0
+# Logits below minus that give one score, close to 0.
+_LEAST = 80.0
 
 
 def postprocess(
@@ -40,7 +43,8 @@ def postprocess(
 ) -> Faces:
     """Turn the outputs for one frame into faces in the picture's pixels.
 
-    Anchors whose logit, box or landmarks are not finite are dropped, and the frame is counted.
+    Anchors whose logit, box or landmarks are not finite, or far beyond what a face explains,
+    are dropped, and the frame is counted.
 
     Args:
         outputs: per level ``logit_{stride}`` (1, M, 1), ``delta_{stride}`` (1, M, 4) and
@@ -61,11 +65,11 @@ def postprocess(
     survivors = []
     for level in anchors.levels:
         logits = outputs[f"logit_{level.stride}"].reshape(-1)
-        best = logits.max()
-        broken |= bool(np.isnan(best))
+        best = np.maximum.reduce(logits)
+        broken |= bool(best != best)
         if best <= least:
             continue
-        index = np.flatnonzero(logits > least)
+        [index] = (logits > least).nonzero()
         survivors.append(
             (
                 logits[index],
@@ -83,18 +87,18 @@ def postprocess(
         for column in zip(*survivors, strict=True)
     )
     order = np.argsort(-logits, kind="stable")[:top_k]
-    logits, priors, points = logits[order], priors[order], points[order]
-    scale = np.array([letterbox.scale_x, letterbox.scale_y] * 2, np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        boxes = decode_boxes(deltas[order], priors, anchors.variances) / scale
-        scores = 1 / (1 + np.exp(-logits))
-    sane = np.isfinite(logits)[:, None], np.isfinite(boxes), np.abs(points) < _ABSURD
-    if not all(column.all() for column in sane):
+    logits, priors, deltas, points = logits[order], priors[order], deltas[order], points[order]
+    calm = _largest(deltas) < _ABSURD and _largest(points) < _ABSURD
+    if not (calm and _largest(logits) < np.inf):
         broken = True
-        sound = np.concatenate(sane, 1).all(1)
-        boxes, scores, priors, points = boxes[sound], scores[sound], priors[sound], points[sound]
+        offsets = np.concatenate([deltas, points], 1)
+        sane = (logits < np.inf) & (np.abs(offsets) < _ABSURD).all(1)
+        logits, priors, deltas, points = logits[sane], priors[sane], deltas[sane], points[sane]
     _count(faults, broken)
 
+    scale = np.array([letterbox.scale_x, letterbox.scale_y] * 2, np.float32)
+    boxes = decode_boxes(deltas, priors, anchors.variances) / scale
+    scores = 1 / (1 + np.exp(np.minimum(-logits, _LEAST)))
     kept = nms(boxes, scores, nms_threshold)
     boxes, scores = boxes[kept], scores[kept]
     landmarks = decode_landmarks(points[kept], priors[kept], anchors.variances) / scale[:2]
@@ -117,6 +121,11 @@ def decode_landmarks(points: Floats, priors: Floats, variances: tuple[float, flo
     """Decode landmark offsets (N, 10) of priors (N, 4, centre-size) to points (N, 5, 2)."""
     offsets = points.reshape(-1, 5, 2)
     return priors[:, None, :2] + offsets * variances[0] * priors[:, None, 2:]
+
+
+def _largest(values: Floats) -> float:
+    """The largest magnitude, or NaN where one is among the values."""
+    return float(np.maximum.reduce(np.abs(values), axis=None, initial=0))
 
 
 def _count(faults: Counter[type[Exception]] | None, broken: bool) -> None:
