@@ -62,7 +62,7 @@ class Judge:
         geometry: anchors and padding of the model.
         data: pictures that neither training nor calibration saw.
         track: shows progress over items with a description.
-        tflite_sizes: (width, height) pairs that static TFLite files accept; empty: any.
+        input_sizes: (width, height) pairs that the artifacts accept; empty: any.
     """
 
     def __init__(
@@ -71,9 +71,9 @@ class Judge:
         data: EvaluationData,
         track: Track = lambda items, _: items,
         *,
-        tflite_sizes: Sequence[tuple[int, int]] = (),
+        input_sizes: Sequence[tuple[int, int]] = (),
     ) -> None:
-        self._tflite_sizes = tflite_sizes
+        self._input_sizes = tuple(input_sizes)
         self._geometry = geometry
         self._data = data
         self._track = track
@@ -130,8 +130,7 @@ class Judge:
             return measure(trial, data, lambda items: self._track(items, f"judging {label}"))
 
     def _trial(self, target: str, content: bytes) -> Trial:
-        sizes = self._tflite_sizes if target == "tflite" else ()
-        return Trial(content, RUNNERS[target], self._geometry, input_sizes=sizes)
+        return Trial(content, RUNNERS[target], self._geometry, input_sizes=self._input_sizes)
 
     def _run(self, target: str, content: bytes, frames: Sequence[Picture]) -> list[Outputs]:
         with self._trial(target, content) as trial:

@@ -64,6 +64,7 @@ class File:
         content: the file.
         name: its name in the bundle; "" where the bundle does not hold it.
         input_sizes: (width, height) pairs that it accepts; empty: any.
+        batch: frames that it takes at once; None: any number.
     """
 
     target: str
@@ -71,6 +72,7 @@ class File:
     content: bytes
     name: str
     input_sizes: tuple[tuple[int, int], ...] = ()
+    batch: int | None = None
 
     @property
     def backend(self) -> str:
@@ -179,8 +181,8 @@ def bundle_files(bundle: Bundle, others: Mapping[tuple[str, str], bytes]) -> lis
             if (target, precision) in others:
                 files.append(File(target, precision, others[target, precision], ""))
             elif artifact is not None:
-                content = bundle.open(artifact)
-                files.append(File(target, precision, content, artifact.file, artifact.input_sizes))
+                content, limits = bundle.open(artifact), (artifact.input_sizes, artifact.batch)
+                files.append(File(target, precision, content, artifact.file, *limits))
     return files
 
 
@@ -254,7 +256,7 @@ def report(
 
 
 def _trial(file: File, geometry: Geometry, input_size: InputSize) -> Trial:
-    return Trial(file.content, file.backend, geometry, input_size, file.input_sizes)
+    return Trial(file.content, file.backend, geometry, input_size, file.input_sizes, file.batch)
 
 
 def _drift(

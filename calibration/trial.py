@@ -50,6 +50,7 @@ class Trial:
         geometry: anchors and padding of the model.
         input_size: long side in pixels to which pictures are shrunk; None keeps their size.
         input_sizes: (width, height) pairs that a static artifact accepts; empty: any.
+        batch: frames that a static artifact takes at once; None: any number.
 
     Raises:
         MissingDependencyError: the backend's package is not installed.
@@ -64,12 +65,15 @@ class Trial:
         geometry: Geometry,
         input_size: InputSize = 640,
         input_sizes: Sequence[tuple[int, int]] = (),
+        batch: int | None = None,
     ) -> None:
         self._geometry = geometry
         self._input_size = input_size
         self._allowed = tuple(input_sizes)
         key = f"trial-{hashlib.sha256(content).hexdigest()}"
-        options = RuntimeOptions(None, self._allowed, exact=True, threads=1, cache_key=key)
+        options = RuntimeOptions(
+            None, self._allowed, exact=True, threads=1, cache_key=key, batch=batch
+        )
         self._runtime = load(backend, content, options)
         self.version = self._runtime.describe()["version"]
 

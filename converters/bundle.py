@@ -20,8 +20,9 @@ from edgeface.bundle import (
     write_manifest,
 )
 from edgeface.converters.half import compute_half, store_half, store_half_tflite
-from edgeface.converters.onnx import to_onnx
-from edgeface.converters.parity import Size, check_parity, pad_value
+from edgeface.converters.inputsize import Size
+from edgeface.converters.onnx import fix_batch, to_onnx
+from edgeface.converters.parity import check_parity, pad_value
 from edgeface.converters.report import ParityReport
 from edgeface.converters.tflite import to_tflite
 from edgeface.errors import ConversionError, InvalidOptionError, OutputError
@@ -50,13 +51,15 @@ class Conversion:
 
     Attributes:
         contents: the files' contents by format and precision.
-        input_sizes: (width, height) pairs that the TFLite file is static for; empty: any size.
+        input_sizes: (width, height) pairs that the files are static for; empty: any size.
         report: how equal they are to torch.
+        batch: frames that the files take at once; None: any number.
     """
 
     contents: dict[Kind, bytes]
     input_sizes: tuple[Size, ...]
     report: ParityReport
+    batch: int | None = None
 
 
 def artifact_kind(target: str, precision: str) -> Kind:
@@ -78,40 +81,48 @@ def convert(
     input_sizes: Sequence[Size] = (),
     quantise: Quantise | None = None,
     progress: Progress = lambda kinds, _: kinds,
+    batch: int | None = None,
 ) -> Conversion:
     """Convert a net to every target and check the results against torch.
 
     Args:
         net: a trained net; it is not changed.
         wanted: pairs of a target, of ``TARGETS``, and a precision: "fp32", "fp16" or "int8".
-        input_sizes: (width, height) pairs of a static TFLite file; empty: any size.
+        input_sizes: (width, height) pairs of static files, of which ONNX has room for one; empty:
+            any size.
         quantise: makes the int8 file of a target of its float32 file, ONNX or TFLite.
         progress: shows how far it is, given the files to make and what is being done.
+        batch: frames that static files take at once; None: any number. TFLite takes one.
 
     Raises:
         MissingDependencyError: a package of the extra ``convert`` or ``quantize`` is not installed.
-        InvalidOptionError: unknown target or precision, or a size off the stride.
+        InvalidOptionError: unknown target or precision, a size off the stride, or sizes or a batch
+            that a target has no room for.
         CalibrationError: the net cannot be quantised.
         ConversionError: a converter fails, or an artifact differs from torch.
     """
     kinds: dict[Kind, str] = {}
     for target, precision in wanted:
         _check(target, precision, quantise)
+        check_static(target, input_sizes, batch)
         kinds.setdefault(artifact_kind(target, precision), target)
     sources: dict[str, bytes] = {}
     contents: dict[Kind, bytes] = {}
     for kind in progress(list(kinds), "converting"):
         source = "tflite" if kind[0] == "tflite" else "onnx"
         if source not in sources:
-            made = to_tflite(net, input_sizes) if source == "tflite" else to_onnx(net)
-            sources[source] = made
-        contents[kind] = _at_precision(kind, kinds[kind], sources[source], quantise)
+            sources[source] = (
+                to_tflite(net, input_sizes) if source == "tflite" else to_onnx(net, *input_sizes)
+            )
+        content = _at_precision(kind, kinds[kind], sources[source], quantise)
+        contents[kind] = fix_batch(content, batch) if batch and source == "onnx" else content
     reports = [
         check_parity(
             net,
             {format: content for (format, of), content in contents.items() if of == precision},
             precision=precision,
-            input_sizes={"tflite": input_sizes},
+            input_sizes={format: input_sizes for format, _ in contents},
+            batch=batch,
         )
         for precision in dict.fromkeys(precision for _, precision in kinds)
     ]
@@ -125,7 +136,7 @@ def convert(
             f"{report.to_markdown()}\n"
             "train further if the weights are near overflow, else report the preset's name"
         )
-    return Conversion(contents, tuple(input_sizes), report)
+    return Conversion(contents, tuple(input_sizes), report, batch)
 
 
 def _check(target: str, precision: str, quantise: Quantise | None) -> None:
@@ -137,6 +148,20 @@ def _check(target: str, precision: str, quantise: Quantise | None) -> None:
         )
     if precision == "int8" and quantise is None:
         raise InvalidOptionError("expected a quantiser for int8, got none; pass quantise")
+
+
+def check_static(target: str, input_sizes: Sequence[Size], batch: int | None) -> None:
+    """Raise InvalidOptionError where a target has no room for the fixed sizes or the batch."""
+    if target == "tflite" and batch not in (None, 1):
+        raise InvalidOptionError(
+            f"expected a batch of 1 for tflite, got {batch}: LiteRT runs frame by frame; name the "
+            "other targets (--target onnx,openvino,tensorrt)"
+        )
+    if target != "tflite" and len(input_sizes) > 1:
+        raise InvalidOptionError(
+            f"expected one input size for {target}, got {len(input_sizes)}: only a TFLite file "
+            "holds several; export each by itself, or name that target (--target tflite)"
+        )
 
 
 def _at_precision(kind: Kind, target: str, source: bytes, quantise: Quantise | None) -> bytes:
@@ -203,9 +228,10 @@ def write_bundle(
             for (format, precision), content in files.items():
                 name_of_file = _file_name(format, precision)
                 (folder / name_of_file).write_bytes(content)
-                sizes = conversion.input_sizes if format == "tflite" else ()
+                runs = (format, precision) in conversion.contents
+                limits = (conversion.input_sizes, conversion.batch) if runs else ()
                 digest = hashlib.sha256(content).hexdigest()
-                artifacts.append(Artifact(format, precision, name_of_file, digest, sizes))
+                artifacts.append(Artifact(format, precision, name_of_file, digest, *limits))
             if model_card is not None:
                 (folder / MODEL_CARD).write_text(model_card, "utf-8")
             write_manifest(

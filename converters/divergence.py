@@ -15,6 +15,7 @@ from edgeface.converters.layers import (
     openvino_layers,
     tflite_layers,
     torch_layers,
+    trained_layers,
 )
 from edgeface.errors import ConversionError
 
@@ -96,8 +97,8 @@ def find_divergence(
             name: np.maximum(maps, 0) if name in clipped else maps
             for name, maps in expected.items()
         }
-    elif backend == "openvino":
-        got = openvino_layers(content, frame)
     else:
-        got = onnx_layers(content, frame)
+        expected = trained_layers(net, expected)
+        run = openvino_layers if backend == "openvino" else onnx_layers
+        got = run(content, frame)
     return first_diverging(expected, got, least_snr_db)

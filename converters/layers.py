@@ -70,6 +70,17 @@ def torch_layers(net: DetectorNet, frame: Frame) -> Activations:
     return _named(layers)
 
 
+def trained_layers(net: DetectorNet, layers: Activations) -> Activations:
+    """Those of a net's layers that have weights of their own, which name them in every file.
+
+    Equal constants, as of two group norms, are one in an exported file, under either's name.
+    """
+    weights = net.state_dict()
+    return {
+        name: maps for name, maps in layers.items() if f"{name.split(' ')[0]}.weight" in weights
+    }
+
+
 def onnx_layers(content: bytes, frame: Frame) -> Activations:
     """Run an ONNX file, quantised or not, in ONNX Runtime with every convolution as an output."""
     import onnx

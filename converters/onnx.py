@@ -1,9 +1,11 @@
-"""Torch to ONNX: one float32 graph for every batch, height and width."""
+"""Torch to ONNX: one float32 graph for every batch, height and width, or for fixed ones."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from edgeface.converters.inputsize import Size, check_input_sizes
 from edgeface.converters.quiet import quiet
 from edgeface.errors import ConversionError, missing_extra
 
@@ -13,24 +15,29 @@ if TYPE_CHECKING:
 # Traced away from square and from batch 1, so that no size is mistaken for a constant.
 TRACE_CELLS = (2, 3, 4)
 COPY_BATCH, INFER = 0, -1
+NAMES = ("batch", "height", "width")
 
 
-def to_onnx(net: DetectorNet) -> bytes:
+def to_onnx(net: DetectorNet, input_size: Size | None = None) -> bytes:
     """Convert a net to the graph contract of ``edgeface.nets.export`` as an ONNX file.
 
-    Batch, height and width are dynamic; height and width must be multiples of the net's coarsest
-    stride. Batch norms are folded and weights are inside the file.
+    The batch is dynamic. Batch norms are folded and weights are inside the file.
 
     Args:
         net: a trained net; it is not changed.
+        input_size: (width, height) of a static graph, as NPUs want it. None: height and width are
+            dynamic too, in multiples of the net's coarsest stride.
 
     Returns:
         Content of the ``.onnx`` file.
 
     Raises:
         MissingDependencyError: torch, onnx or onnxscript is not installed.
+        InvalidOptionError: a side is no multiple of the net's coarsest stride.
         ConversionError: torch cannot export the net.
     """
+    if input_size is not None:
+        check_input_sizes([input_size], net.anchors.max_stride)
     try:
         import onnxscript  # noqa: F401
         import torch
@@ -42,8 +49,11 @@ def to_onnx(net: DetectorNet) -> bytes:
 
     stride = net.anchors.max_stride
     batch, rows, columns = TRACE_CELLS
-    sample = torch.zeros(batch, rows * stride, columns * stride, 3, dtype=torch.uint8)
-    sizes = {0: Dim("batch"), 1: stride * Dim("rows"), 2: stride * Dim("columns")}
+    width, height = input_size or (columns * stride, rows * stride)
+    sample = torch.zeros(batch, height, width, 3, dtype=torch.uint8)
+    sizes = {0: Dim("batch")}
+    if input_size is None:
+        sizes |= {1: stride * Dim("rows"), 2: stride * Dim("columns")}
     try:
         with quiet():
             program: Any = torch.onnx.export(
@@ -56,7 +66,7 @@ def to_onnx(net: DetectorNet) -> bytes:
                 external_data=False,
                 verbose=False,
             )
-            _tidy(program.model)
+            _tidy(program.model, [NAMES[axis] for axis in sizes])
     except Exception as error:
         raise ConversionError(
             f"expected preset '{net.preset}' to export to ONNX, got {error}; "
@@ -66,18 +76,37 @@ def to_onnx(net: DetectorNet) -> bytes:
     return content
 
 
-def _tidy(model: Any) -> None:
+def fix_batch(content: bytes, batch: int) -> bytes:
+    """Make the batch of an ONNX graph static, quantised or not.
+
+    Raises:
+        MissingDependencyError: onnx is not installed.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise missing_extra("onnx", "convert") from error
+    model = onnx.load_from_string(content)
+    del model.graph.value_info[:]
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = batch
+    return bytes(model.SerializeToString())
+
+
+def _tidy(model: Any, dynamic: Sequence[str]) -> None:
     """Make reshapes constant, name the dimensions, and drop traces of the exporting machine."""
     import numpy as np
     import onnx_ir
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
 
     graph = model.graph
-    for axis, name in enumerate(("batch", "height", "width")):
+    for axis, name in enumerate(dynamic):
         graph.inputs[0].shape[axis] = name
     for output in graph.outputs:
         values = output.shape[2]
-        output.shape[0], output.shape[1] = "batch", f"anchors_{output.name.rsplit('_')[-1]}"
+        output.shape[0] = NAMES[0]
+        if len(dynamic) > 1:
+            output.shape[1] = f"anchors_{output.name.rsplit('_')[-1]}"
         shape = onnx_ir.Value(
             name=f"{output.name}_shape",
             const_value=onnx_ir.tensor(np.array([COPY_BATCH, INFER, values], np.int64)),

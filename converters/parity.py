@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgeface.anchors import AnchorSpec
 from edgeface.converters.divergence import Divergence, find_divergence, snr_db
+from edgeface.converters.inputsize import Size
 from edgeface.converters.report import (
     BOUNDS,
     BackendParity,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from edgeface.nets import DetectorNet
 
 Picture: TypeAlias = NDArray[np.uint8]
-Size: TypeAlias = tuple[int, int]
 
 NMS_THRESHOLD = 0.4
 LARGEST_EXPONENT = 700.0
@@ -72,6 +72,7 @@ def check_parity(
     *,
     precision: str = "fp32",
     input_sizes: Mapping[str, Sequence[Size]] | None = None,
+    batch: int | None = None,
     pictures: Sequence[Picture] | None = None,
 ) -> ParityReport:
     """Compare every backend that can load one of the artifacts with torch.
@@ -86,6 +87,7 @@ def check_parity(
         artifacts: content of the files, by format; see ``edgeface.bundle.Artifact``.
         precision: their precision, one of ``BOUNDS``.
         input_sizes: (width, height) pairs of static files, by format.
+        batch: frames that static files take at once; None: any number.
         pictures: BGR uint8 (H, W, 3); default: ``probe_pictures()``.
 
     Raises:
@@ -100,7 +102,7 @@ def check_parity(
         frames, places = [frame for frame, _ in placed], [place for _, place in placed]
         content = artifacts[format]
         try:
-            version, outputs = _run(backend, content, sizes, frames)
+            version, outputs = _run(backend, content, sizes, batch, frames)
         except (MissingDependencyError, BackendUnavailableError) as error:
             skipped[backend] = str(error)
             continue
@@ -116,7 +118,8 @@ def check_parity(
         )
         if not result.passed:
             bound = BOUNDS[precision].snr_db
-            divergence = _divergence(net, format, backend, content, frames[0], bound)
+            frame = np.repeat(frames[0], batch or 1, 0)
+            divergence = _divergence(net, format, backend, content, frame, bound)
             result = replace(result, divergence=divergence)
         compared.append(result)
     return ParityReport(tuple(compared), skipped)
@@ -236,10 +239,14 @@ def _letterbox(
 
 
 def _run(
-    name: str, data: bytes, sizes: tuple[Size, ...], frames: Sequence[Picture]
+    name: str,
+    data: bytes,
+    sizes: tuple[Size, ...],
+    batch: int | None,
+    frames: Sequence[Picture],
 ) -> tuple[str, list[Outputs]]:
     key = f"parity-{hashlib.sha256(data).hexdigest()}"
-    options = RuntimeOptions(None, sizes, exact=True, threads=1, cache_key=key)
+    options = RuntimeOptions(None, sizes, exact=True, threads=1, cache_key=key, batch=batch)
     try:
         runtime = load(name, data, options)
         try:

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgeface.converters.flatbuffer import name_layers
+from edgeface.converters.inputsize import check_input_sizes
+from edgeface.converters.padding import pad_with_zeros
 from edgeface.converters.quiet import quiet
 from edgeface.converters.resizable import make_resizable
-from edgeface.errors import ConversionError, InvalidOptionError, missing_extra
+from edgeface.errors import ConversionError, missing_extra
 
 if TYPE_CHECKING:
     from edgeface.nets import DetectorNet
@@ -38,16 +40,7 @@ def to_tflite(net: DetectorNet, input_sizes: Sequence[tuple[int, int]] = ()) -> 
         ConversionError: litert-torch cannot convert the net, or the net has a deformable
             convolution, which a TFLite file can hold for given input sizes only.
     """
-    for width, height in input_sizes:
-        if (
-            min(width, height) < 1
-            or width % net.anchors.max_stride
-            or height % net.anchors.max_stride
-        ):
-            raise InvalidOptionError(
-                f"expected input sizes in multiples of {net.anchors.max_stride} pixels, got "
-                f"{width}x{height}"
-            )
+    check_input_sizes(input_sizes, net.anchors.max_stride)
     try:
         with quiet():
             import litert_torch
@@ -82,7 +75,7 @@ def to_tflite(net: DetectorNet, input_sizes: Sequence[tuple[int, int]] = ()) -> 
             f"expected preset '{net.preset}' to convert to TFLite, got {error}; "
             "check the versions that the extra 'convert' pins"
         ) from error
-    content = name_layers(content, _layers(net))
+    content = pad_with_zeros(name_layers(content, _layers(net)))
     return content if input_sizes else make_resizable(content)
 
 

@@ -42,6 +42,7 @@ class Artifact:
         file: name relative to the bundle's folder.
         sha256: hex digest of the file.
         input_sizes: (width, height) pairs that a static graph accepts; empty: any size.
+        batch: frames that a static graph takes at once; None: any number.
     """
 
     format: str
@@ -49,6 +50,7 @@ class Artifact:
     file: str
     sha256: str
     input_sizes: tuple[tuple[int, int], ...] = ()
+    batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,7 @@ def _parse(folder: Path, content: dict[str, Any]) -> Bundle:
             file=str(entry["file"]),
             sha256=str(entry["sha256"]),
             input_sizes=tuple((int(w), int(h)) for w, h in entry["input_sizes"]),
+            batch=None if entry.get("batch") is None else int(entry["batch"]),
         )
         for entry in content["artifacts"]
     )

@@ -146,6 +146,7 @@ def start(
         options = RuntimeOptions(
             input_size=input_size if isinstance(input_size, tuple) else None,
             input_sizes=chosen.artifact.input_sizes,
+            batch=chosen.artifact.batch,
             exact=precision != "auto",
             threads=count,
             streams=streams,

@@ -46,6 +46,7 @@ class RuntimeOptions:
         stride: the model's coarsest stride, which divides both sides of every frame.
         long_side: largest side of a frame in pixels, or None where it is not known.
         quick: start fast rather than run fast: what probing wants.
+        batch: frames that a static artifact takes at once; None: any number.
     """
 
     input_size: tuple[int, int] | None
@@ -57,6 +58,7 @@ class RuntimeOptions:
     long_side: int | None = None
     quick: bool = False
     streams: int = 1
+    batch: int | None = None
 
     @property
     def threads_per_stream(self) -> int:
@@ -294,7 +296,11 @@ def load(name: str, data: bytes, options: RuntimeOptions) -> Runtime:
         ModelIntegrityError: the backend rejects the model.
     """
     runtime: Runtime = import_module(backend(name).module).load(data, options)
-    return runtime
+    if options.batch is None:
+        return runtime
+    from edgeface.runtimes.fixedbatch import FixedBatch
+
+    return FixedBatch(runtime, options.batch)
 
 
 def import_vendor(name: str, submodule: str = "") -> ModuleType:

@@ -64,7 +64,7 @@ def load(data: bytes, options: RuntimeOptions) -> OpenVino:
         runtime = OpenVino(vendor, data, options)
         if options.input_size:
             width, height = options.input_size
-            runtime.prepare((1, height, width, 3))
+            runtime.prepare((options.batch or 1, height, width, 3))
     except EdgeFaceError:
         raise
     except Exception as error:

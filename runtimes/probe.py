@@ -142,6 +142,7 @@ def _run(wanted: Backend, bundle: Bundle, artifact: Artifact) -> str:
     options = RuntimeOptions(
         input_size=(width, height),
         input_sizes=artifact.input_sizes,
+        batch=artifact.batch,
         exact=False,
         threads=1,
         cache_key=artifact.sha256,

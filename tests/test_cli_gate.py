@@ -40,7 +40,7 @@ def export(evaluation_folders: list[Path], tmp_path: Path, monkeypatch: pytest.M
     artifact = bundle.find("onnx", "fp32")
     assert artifact is not None
     content = bundle.open(artifact)
-    monkeypatch.setattr(converters_bundle, "to_onnx", lambda net: content)
+    monkeypatch.setattr(converters_bundle, "to_onnx", lambda net, *size: content)
     monkeypatch.setattr(quantize, "quantizable_layers", lambda target, source: LAYERS)
     pictures = tmp_path / "calibration"
     (pictures / "images").mkdir(parents=True)

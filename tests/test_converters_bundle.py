@@ -63,7 +63,8 @@ def fake_converters(monkeypatch: pytest.MonkeyPatch) -> None:
     def to_tflite(net: DetectorNet, sizes: tuple[Size, ...]) -> bytes:
         return f"tflite {list(sizes)}".encode()
 
-    monkeypatch.setattr(converters_bundle, "to_onnx", lambda net: ONNX)
+    monkeypatch.setattr(converters_bundle, "to_onnx", lambda net, *size: ONNX)
+    monkeypatch.setattr(converters_bundle, "fix_batch", lambda content, batch: content)
     monkeypatch.setattr(converters_bundle, "to_tflite", to_tflite)
     monkeypatch.setattr(converters_bundle, "check_parity", lambda *_, **__: parity(120.0))
 
@@ -92,11 +93,12 @@ def test_bundle_holds_what_went_in(net: DetectorNet, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("fake_converters")
-def test_static_sizes_are_in_the_manifest_of_tflite_alone(net: DetectorNet, tmp_path: Path) -> None:
-    conversion = convert(net, input_sizes=[(64, 32)])
+def test_static_sizes_and_batch_are_in_the_manifest(net: DetectorNet, tmp_path: Path) -> None:
+    conversion = convert(net, input_sizes=[(64, 32)], batch=1)
     bundle = write_bundle("static", net, conversion, tmp_path / "static", {})
-    sizes = {one.format: one.input_sizes for one in bundle.artifacts}
-    assert sizes == {"safetensors": (), "onnx": (), "tflite": ((64, 32),)}
+    limits = {one.format: (one.input_sizes, one.batch) for one in bundle.artifacts}
+    static = (((64, 32),), 1)
+    assert limits == {"safetensors": ((), None), "onnx": static, "tflite": static}
 
 
 @pytest.mark.usefixtures("fake_converters")
@@ -265,7 +267,8 @@ def test_export_command_from_checkpoint_and_from_bundle(
         (["--precision", "fp32", "--data", "photos"], "for int8 alone, got --precision fp32"),
         (["--precision", "int4"], "got 'int4'"),
         (["--target", "ncnn"], "got 'ncnn'"),
-        (["--target", "onnx", "--input-size", "64x64"], "drop --input-size"),
+        (["--input-size", "64x64", "--input-size", "96x96"], "expected one input size for onnx"),
+        (["--target", "all", "--batch", "2"], "expected a batch of 1 for tflite, got 2"),
         (["--input-size", "64"], "WIDTHxHEIGHT in pixels, got '64'"),
         (["--preset", "retinaface_mobilenet"], "retinaface_mobilenet025"),
         ([], "expected --preset with --checkpoint, got none"),

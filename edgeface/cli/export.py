@@ -37,8 +37,8 @@ examples:
       --calibration calibration.json -o models/openvino
   edgeface export --model models/first --precision int8 --calibration calibration.json \\
       --evaluate WIDER --evaluate LABELS --explain layers/ -o models/judged
-  edgeface export --model retinaface_mobilenet025 --target tflite \\
-      --input-size 320x256 -o models/static      a static graph, for NPU and GPU delegates
+  edgeface export --model retinaface_mobilenet025 --input-size 320x256 --batch 1 \\
+      -o models/static                           static graphs, for NPU and GPU delegates
 
 Every graph is compared with torch on pictures that the export has not seen, on each backend that
 is installed; where one differs, nothing is written. int8 needs pictures to calibrate with: the list
@@ -77,8 +77,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )  # fmt: skip
     parser.add_argument(
         "--input-size", metavar="WxH|dynamic", action="append", default=[],
-        help="make the TFLite graph static for this size; repeat for several in one file "
+        help="make the graphs static for this size; repeat for several in one TFLite file "
         "(default: dynamic, any size)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--batch", metavar="N|dynamic", type=batch_size,
+        help="make ONNX graphs static for N frames at once (default: dynamic, any number)",
     )  # fmt: skip
     parser.add_argument(
         "--metadata", metavar="FILE", type=Path,
@@ -105,7 +109,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export, print the comparison with torch, and name the bundle."""
-    from edgeface.converters.bundle import MODEL_CARD, check_output, convert
+    from edgeface.converters.bundle import MODEL_CARD, check_output, check_static, convert
     from edgeface.nets.weights import (
         describe_source,
         load_weights,
@@ -116,13 +120,10 @@ def run(args: argparse.Namespace) -> int:
     wanted = wanted_files(args.target, args.precision)
     targets, precisions = zip(*wanted, strict=True)
     input_sizes = [parse_size(size) for size in args.input_size if size != DYNAMIC]
+    for target in targets:
+        check_static(target, input_sizes, args.batch)
     check_calibration_options(args, precisions, input_sizes)
     check_gate_options(args, precisions)
-    if input_sizes and "tflite" not in targets:
-        raise InvalidOptionError(
-            f"expected --input-size with the target tflite, got --target {args.target}, whose "
-            "graph takes any size; drop --input-size"
-        )
     check_output(args.output, args.force)
     if args.model is not None:
         if args.preset is not None:
@@ -153,7 +154,9 @@ def run(args: argparse.Namespace) -> int:
         if args.evaluate:
             gate = make_gate(args, calibration, options(args), net, input_sizes)
         quantise = gate.quantise if gate else quantiser(calibration, args)
-    conversion = convert(net, wanted, input_sizes, quantise, partial(track, unit="file"))
+    conversion = convert(
+        net, wanted, input_sizes, quantise, partial(track, unit="file"), args.batch
+    )
     if gate:
         metadata = {**metadata, "int8": gate.record}
     write(args, net, conversion, metadata, model_card)
@@ -210,6 +213,17 @@ def _read_metadata(path: Path) -> dict[str, Any]:
             f"expected a JSON object in '{path}' for --metadata, got a {type(content).__name__}"
         )
     return content
+
+
+def batch_size(text: str) -> int | None:
+    """Read --batch; None stands for "dynamic"."""
+    if text == DYNAMIC:
+        return None
+    if not re.fullmatch(r"[1-9]\d{0,3}", text):
+        raise argparse.ArgumentTypeError(
+            f"expected a number of frames or '{DYNAMIC}', got '{text}'"
+        )
+    return int(text)
 
 
 def parse_size(text: str) -> tuple[int, int]:

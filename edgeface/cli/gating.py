@@ -167,7 +167,7 @@ def make_gate(
     )
     if args.limit is not None:
         data = data.limit(args.limit)
-    judge = Judge(Geometry(net.anchors, pad_value(net)), data, show, tflite_sizes=input_sizes)
+    judge = Judge(Geometry(net.anchors, pad_value(net)), data, show, input_sizes=input_sizes)
     return Gate(args, judge, calibration, options)
 
 

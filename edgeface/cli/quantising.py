@@ -23,14 +23,14 @@ Size = tuple[int, int]
 def add_calibration_options(parser: argparse.ArgumentParser) -> None:
     """Add a group with --calibration, --data, how to draw, --method and --keep-float."""
     group = parser.add_argument_group("int8")
-    source = group.add_mutually_exclusive_group()
-    source.add_argument(
+    group.add_argument(
         "--calibration", metavar="FILE", type=Path,
         help="the pictures that 'edgeface calibrate' drew",
     )  # fmt: skip
-    source.add_argument(
-        "--data", metavar="DIR", type=Path, help="draw the pictures from this folder"
-    )
+    group.add_argument(
+        "--data", metavar="DIR", type=Path,
+        help="draw the pictures from this folder; with --calibration: where its pictures are now",
+    )  # fmt: skip
     add_draw_options(group)
     group.add_argument(
         "--method", metavar="NAME",
@@ -78,7 +78,7 @@ def calibration_set(
     if args.calibration is None:
         finder = face_finder(args.model) if args.model else None
         return draw_set(args, preprocess, finder).calibration
-    calibration = read_manifest(args.calibration)
+    calibration = read_manifest(args.calibration, args.data)
     check_fits(calibration, preprocess)
     return calibration.resized(size) if input_sizes else calibration
 

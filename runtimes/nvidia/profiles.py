@@ -45,8 +45,8 @@ class Profile:
 
 def first_profile(options: RuntimeOptions) -> Profile:
     """The profile to build at the start: the fixed size, or all sizes up to the long side."""
-    if options.input_size:
-        width, height = options.input_size
+    if options.input_size or options.input_sizes:
+        width, height = options.input_size or options.input_sizes[0]
         return profile_for((1, height, width, _CHANNELS), options)
     side = options.long_side or SIDES[0]
     return _range(1, side, options.stride)
@@ -58,8 +58,8 @@ def profile_for(shape: tuple[int, ...], options: RuntimeOptions) -> Profile:
     fixed = (width, height) == options.input_size or (width, height) in options.input_sizes
     if not fixed:
         return _range(batch, max(height, width), options.stride)
-    most = _up_to(batch, BATCHES)
-    one, all_ = (1, height, width, _CHANNELS), (most, height, width, _CHANNELS)
+    least, most = options.batch or 1, options.batch or _up_to(batch, BATCHES)
+    one, all_ = (least, height, width, _CHANNELS), (most, height, width, _CHANNELS)
     return Profile(one, all_, all_)
 
 
