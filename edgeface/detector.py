@@ -74,8 +74,8 @@ class Detector:
             the fastest, or else the big cores that this process may use, at most 4; in
             "throughput" all big cores.
         mode: "latency" looks at one picture at a time, with all threads: the shortest wait for one
-            camera. "throughput" looks at one picture per thread: more frames a second for callers
-            with several cameras, threads or lists.
+            camera. "throughput" looks at one picture per thread, for callers with several
+            cameras, threads or lists.
 
     Attributes:
         bundle: the model.
