@@ -4,7 +4,7 @@
 
 PEERS holds yunet_s_640_640.onnx, yunet_n_dynamic.onnx and the community's RetinaFace checkpoint
 (retinaface_mobilenet025_community.safetensors); WIDER holds WIDER FACE's validation pictures. Run
-it while the machine does nothing else: about six minutes. What a comparison measured stays in FILE
+it while the machine does nothing else: seven minutes. What a comparison measured stays in FILE
 (performance.json where --json names no other), and --accuracy FILE spares a second run the
 evaluation.
 """
@@ -25,12 +25,13 @@ PAGE = DOCS / "performance.md"
 YUNET = ("yunet_s_640_640.onnx", "yunet_n_dynamic.onnx")
 CHECKPOINT = "retinaface_mobilenet025_community.safetensors"
 RETINAFACE = "retinaface_community.onnx"
+BENCH = ("-m", "edgeface", "bench")
 
 
-def bench(options: Sequence[str]) -> str:
-    """Run ``edgeface bench`` and return its tables."""
-    command = [sys.executable, "-m", "edgeface", "bench", *options]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+def tables_of(command: Sequence[str]) -> str:
+    """Run Python with these arguments and return the tables that it prints."""
+    done = subprocess.run([sys.executable, *command], stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout.strip()
 
 
 def put(page: str, name: str, content: str) -> str:
@@ -51,7 +52,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--accuracy", type=Path, help="figures of an earlier run")
     parser.add_argument("--json", type=Path, default=Path("performance.json"))
-    parser.add_argument("--only", nargs="+", choices=("against", "growth", "paper"))
+    parser.add_argument("--only", nargs="+", choices=("against", "growth", "hotpath", "paper"))
     args = parser.parse_args()
     images = DOCS / "images"
     few = str(max(1, args.rounds // 5))
@@ -66,17 +67,20 @@ def main() -> int:
         accuracy = [f"--{'accuracy' if args.accuracy else 'evaluate'}", str(evaluated)]
         runs = {
             "against": [
+                *BENCH,
                 *("--rounds", str(args.rounds), "--stages", "--against", *peers, *accuracy),
                 *("--plot", str(images / "performance.png"), "--json", str(args.json)),
             ],
             "growth": [
+                *BENCH,
                 *("--growth", "--rounds", few, "--precision", "auto"),
                 *("--plot", str(images / "growth.png")),
             ],
-            "paper": ["--paper", "--rounds", few],
+            "hotpath": [str(script.with_name("hotpath.py")), "--rounds", str(args.rounds)],
+            "paper": [*BENCH, "--paper", "--rounds", few],
         }
         for name in args.only or runs:
-            tables = bench(runs[name]).replace("](", "](images/")
+            tables = tables_of(runs[name]).replace("](", "](images/")
             write_atomic(PAGE, put(PAGE.read_text("utf-8"), name, tables).encode())
     return 0
 

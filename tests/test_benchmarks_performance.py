@@ -22,7 +22,7 @@ def performance() -> ModuleType:
 
 def test_the_page_has_every_mark(performance: ModuleType) -> None:
     page = performance.PAGE.read_text("utf-8")
-    for name in ("against", "growth", "paper"):
+    for name in ("against", "growth", "hotpath", "paper"):
         filled = performance.put(page, name, f"the table of {name}")
         assert f"<!-- measured: {name} -->\n\nthe table of {name}\n\n<!-- end of" in filled
         assert performance.put(filled, name, f"the table of {name}") == filled
