@@ -27,7 +27,7 @@ Floats = NDArray[np.float32]
 # anchor's size.
 _ABSURD = 300.0
 # Logits below minus that give one score, close to 0.
-_LEAST = 80.0
+_LEAST = np.float32(80)
 
 
 def postprocess(
@@ -98,7 +98,7 @@ def postprocess(
 
     scale = np.array([letterbox.scale_x, letterbox.scale_y] * 2, np.float32)
     boxes = decode_boxes(deltas, priors, anchors.variances) / scale
-    scores = 1 / (1 + np.exp(np.minimum(-logits, _LEAST)))
+    scores: Floats = np.reciprocal(1 + np.exp(np.minimum(-logits, _LEAST)))
     kept = nms(boxes, scores, nms_threshold)
     boxes, scores = boxes[kept], scores[kept]
     landmarks = decode_landmarks(points[kept], priors[kept], anchors.variances) / scale[:2]

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import sha256
+from importlib import import_module
 from io import BytesIO
 from math import prod
 from threading import Lock, local
@@ -81,15 +82,13 @@ def _import() -> ModuleType:
         vendor = import_vendor(_NAME)
     finally:
         del sys.modules[_CONVERTER]
-    vendor.convert_model = _convert_model
+    vars(vendor)["convert_model"] = _convert_model
     return vendor
 
 
 def _convert_model(*args: Any, **options: Any) -> Any:
     """What ``openvino.convert_model`` is, for others in this process."""
-    from openvino.tools.ovc import convert_model
-
-    return convert_model(*args, **options)
+    return import_module(_CONVERTER).convert_model(*args, **options)
 
 
 class OpenVino:

@@ -123,7 +123,7 @@ def _is_mean(node: Any) -> bool:
     if node.get_type_name() != "Subtract":
         return False
     subtracted = node.input_value(1).get_node()
-    return subtracted.get_type_name() == "Constant" and subtracted.shape == [1, 3, 1, 1]
+    return bool(subtracted.get_type_name() == "Constant" and subtracted.shape == [1, 3, 1, 1])
 
 
 def _rounds_only(path: list[Any]) -> bool:
