@@ -79,23 +79,31 @@ class Pipeline:
 
     def _look_once(self, picture: Pixels, lane: Lane) -> Faces:
         started = time.perf_counter()
-        infer: Callable[[], Outputs]
         if isinstance(picture, DevicePicture):
-            placed = self._place(picture)
-            frame_size = placed.network_width, placed.network_height
-            there, pad_value = self._runtime_on_device(), self.bundle.pad_value
-            infer = partial(there.infer_picture, picture, placed.content, frame_size, pad_value)
+            infer, placed = self._prepare_on_device(picture)
         else:
-            frame, placed = self._letterbox(picture, lane.buffer)
-            if not np.may_share_memory(frame, picture):
-                lane.buffer = frame
-            infer = partial(self.runtime.infer, frame)
+            infer, placed = self._prepare(picture, lane)
         preprocessed = time.perf_counter()
         outputs = infer()
         inferred = time.perf_counter()
         faces = self._faces(outputs, placed, lane)
         lane.spend(started, preprocessed, inferred, time.perf_counter())
         return faces
+
+    def _prepare(
+        self, picture: NDArray[np.uint8], lane: Lane
+    ) -> tuple[Callable[[], Outputs], Letterbox]:
+        frame, placed = self._letterbox(picture, lane.buffer)
+        if not np.may_share_memory(frame, picture):
+            lane.buffer = frame
+        return partial(self.runtime.infer, frame), placed
+
+    def _prepare_on_device(self, picture: DevicePicture) -> tuple[Callable[[], Outputs], Letterbox]:
+        """The GPU's own letterbox is part of its inference."""
+        placed = self._place(picture)
+        size = placed.network_width, placed.network_height
+        there, pad_value = self._runtime_on_device(), self.bundle.pad_value
+        return partial(there.infer_picture, picture, placed.content, size, pad_value), placed
 
     def _look_together(
         self, pictures: Sequence[NDArray[np.uint8]], size: Size, lane: Lane
