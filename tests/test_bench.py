@@ -67,9 +67,8 @@ def test_calls_take_turns_and_each_round_starts_with_another() -> None:
     order: list[str] = []
     calls = {name: lambda name=name: order.append(name) for name in "abc"}
     rounds = list(interleave(calls, 3, warm_up=1, prepare=lambda name: order.append(name.upper())))
-    told = "".join(order)
-    assert told[1::2] == "cab" + "abc" + "bca" + "cab"
-    assert told[::2] == told[1::2].upper()
+    turns = ["".join(order[place : place + 3]) for place in range(0, len(order), 3)]
+    assert turns == [name.upper() + name + name for name in "cab" + "abc" + "bca" + "cab"]
     assert [set(taken) for taken in rounds] == [set("abc")] * 3
 
 
@@ -132,7 +131,7 @@ def test_energy_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_a_comparison_is_written_whole(stubs: list[Any]) -> None:
     result = compare(stubs, PICTURE, "black", Settings(), rounds=4, starts=False)
-    assert [stub.calls for stub in stubs] == [9, 9]
+    assert [stub.calls for stub in stubs] == [18, 18]
     record = json.loads(json.dumps(result.to_dict()))
     assert [row["name"] for row in record["candidates"]] == ["one", "other"]
     assert len(record["candidates"][0]["milliseconds"]["rounds"]) == 4

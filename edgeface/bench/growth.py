@@ -190,7 +190,8 @@ def batches(candidate: Ours, image: Image) -> Iterator[Step]:
 
 def measure(steps: Sequence[Step], rounds: int, track: Track) -> Iterator[Point]:
     """Time steps that take turns, each on a detector of its own, as an app would run it."""
-    profiles: list[list[dict[str, float]]] = [[] for _ in steps]
+    profiles: list[dict[int, dict[str, float]]] = []
+    told: dict[int, dict[str, float]] = {}
     found = [0] * len(steps)
     with ExitStack() as stack:
         detectors: list[Any] = []
@@ -204,7 +205,7 @@ def measure(steps: Sequence[Step], rounds: int, track: Track) -> Iterator[Point]
                 found[place] = len(detector(step.image))
             else:
                 found[place] = len(detector([step.image] * step.batch)[0])
-            profiles[place].append(dict(detector.profile))
+            told[place] = dict(detector.profile)
 
         turns = interleave(
             {place: partial(look, place) for place in range(len(steps))},
@@ -212,7 +213,10 @@ def measure(steps: Sequence[Step], rounds: int, track: Track) -> Iterator[Point]
             warm_up=2,
             prepare=lambda place: cv2.setNumThreads(steps[place].candidate.threads),
         )
-        taken = [next(turns) for _ in track(range(rounds))]
+        taken = []
+        for _ in track(range(rounds)):
+            taken.append(next(turns))
+            profiles.append(dict(told))
     for place, step in enumerate(steps):
         height, width = step.image.shape[:2]
         times = Times.of([one[place] for one in taken])
@@ -222,7 +226,7 @@ def measure(steps: Sequence[Step], rounds: int, track: Track) -> Iterator[Point]
             milliseconds=times.p50 / step.batch,
             cpu=times.cpu / step.batch,
             stages={
-                stage: statistics.median(one[stage] for one in profiles[place][-rounds:])
+                stage: statistics.median(profile[place][stage] for profile in profiles)
                 for stage in STAGES
             },
             faces=found[place],

@@ -93,7 +93,8 @@ def interleave(
 ) -> Iterator[dict[Name, Turn]]:
     """Time calls that take turns, so that whatever else the machine does falls on all of them.
 
-    Each round begins with another call, for the first may find colder caches than the others.
+    Each turn calls twice and times the second call, whose caches are as warm as those of a stream's
+    frames. Each round begins with another call.
 
     Args:
         calls: what to time, by name.
@@ -115,6 +116,7 @@ def interleave(
         for name in names[first:] + names[:first]:
             call = calls[name]
             prepare(name)
+            call()
             began, burnt = time.perf_counter(), time.process_time()
             call()
             wall, cpu = time.perf_counter() - began, time.process_time() - burnt
