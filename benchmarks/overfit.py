@@ -51,7 +51,7 @@ SCHEDULES = {
     "df2s2_resnet18": Schedule(300, 1e-2),
     "fanet_resnet18": Schedule(learning_rate=1e-2),
     "isrn_mobilenet025": Schedule(400),
-    "isrn_resnet18": Schedule(300),
+    "isrn_resnet18": Schedule(500),
     "refineface_resnet18": Schedule(learning_rate=1e-2),
     "retinaface_resnet18": Schedule(learning_rate=1e-2),
 }
