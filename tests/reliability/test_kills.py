@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,6 +156,108 @@ def test_the_command_that_compiles(tmp_path: Path) -> None:
             process.wait()
     subprocess.run(command, env=environment, check=True, timeout=120)
     assert '"score"' in (tmp_path / "faces.json").read_text()
+
+
+CALIBRATION = """
+import sys
+import numpy as np
+from edgeface.bundle import load_bundle
+from edgeface.calibration.quantize import quantize
+
+class Frames(list):
+    digest = "noise"
+    def __getitem__(self, index):
+        print(index, flush=True)
+        return super().__getitem__(index)
+
+noise = np.random.default_rng(0).integers(0, 256, (70, 1, 64, 96, 3), np.uint8)
+bundle = load_bundle({model!r})
+source = bundle.open(bundle.find("onnx", "fp32"))
+content = quantize("onnx", source, Frames(noise))
+open(sys.argv[1], "wb").write(content)
+"""
+
+
+def test_calibration_goes_on_where_it_was_killed(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    from edgeface.calibration.ranges import SAVE_EVERY
+
+    def start(name: str, cache_name: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", CALIBRATION.format(model=MODEL), str(tmp_path / name)],
+            env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / cache_name)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def finish(process: subprocess.Popen[str]) -> list[int]:
+        out, _ = process.communicate(timeout=120)
+        assert process.returncode == 0
+        return [int(line) for line in out.split()]
+
+    killed = start("never", "first")
+    assert killed.stdout is not None
+    for line in killed.stdout:
+        if int(line) == SAVE_EVERY + 5:
+            killed.kill()
+            break
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "never").exists()
+    assert finish(start("resumed", "first"))[0] == SAVE_EVERY
+    assert finish(start("whole", "second"))[0] == 0
+    assert (tmp_path / "resumed").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+EXPORT = """
+import sys
+from edgeface.bundle import load_bundle
+from edgeface.cli.main import main
+from edgeface.converters import bundle as converters
+
+shipped = load_bundle({model!r})
+content = shipped.open(shipped.find("onnx", "fp32"))
+converters.to_onnx = lambda net: content
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_an_int8_export_over_an_older_bundle(tmp_path: Path) -> None:
+    """The command, but for torch's own export, killed while it calibrates and run again."""
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    import cv2
+
+    pictures, output = tmp_path / "pictures", tmp_path / "model"
+    (pictures / "images").mkdir(parents=True)
+    rng, lines = np.random.default_rng(0), []
+    for number in range(80):
+        picture = rng.integers(0, 256, (90, 90, 3), np.uint8)
+        cv2.imwrite(str(pictures / "images" / f"{number}.png"), picture)
+        lines += [f"# {number}.png", "10 20 30 40"]
+    (pictures / "label.txt").write_text("\n".join(lines))
+    shutil.copytree(load_bundle(MODEL).path, output)
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", EXPORT.format(model=MODEL), "export", "--model", MODEL]
+    command += ["--target", "onnx", "--precision", "int8", "--data", str(pictures), "--force"]
+    command += ["--images", "80", "--frame-size", "96", "-o", str(output)]
+    ranges = tmp_path / "cache" / "edgeface" / "ranges"
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not ranges.is_dir() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+
+    subprocess.run(command, env=environment, check=True, timeout=300, stdout=subprocess.DEVNULL)
+    bundle = load_bundle(output)
+    assert [one.format for one in bundle.artifacts] == ["safetensors", "onnx"]
+    for artifact in bundle.artifacts:
+        bundle.open(artifact)
+    assert not list(tmp_path.glob(".model*"))
 
 
 LIMITED = """
