@@ -86,8 +86,9 @@ def postprocess(
         np.concatenate(column) if len(column) > 1 else column[0]
         for column in zip(*survivors, strict=True)
     )
-    order = np.argsort(-logits, kind="stable")[:top_k]
-    logits, priors, deltas, points = logits[order], priors[order], deltas[order], points[order]
+    if len(logits) > top_k:
+        order = np.argsort(-logits, kind="stable")[:top_k]
+        logits, priors, deltas, points = logits[order], priors[order], deltas[order], points[order]
     calm = _largest(deltas) < _ABSURD and _largest(points) < _ABSURD
     if not (calm and _largest(logits) < np.inf):
         broken = True
