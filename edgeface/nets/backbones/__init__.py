@@ -1,8 +1,8 @@
 """Backbones: picture to feature maps, finest first.
 
 A backbone announces its stages, so that a neck configures itself: ``backbone.stages`` holds one
-``Stage(channels, stride)`` for each feature map that ``forward`` returns. ``first_layers()`` gives
-its first two convolutions, each with its norm, which a recipe may keep as they were loaded.
+``Stage(channels, stride)`` for each feature map that ``forward`` returns. ``backbone.first_layers``
+names its first two convolutions and their norms, which a recipe may keep as they were loaded.
 """
 
 from typing import NamedTuple

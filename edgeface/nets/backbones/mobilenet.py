@@ -39,6 +39,8 @@ class MobileNet025(nn.Module):
         InvalidOptionError: another stem.
     """
 
+    first_layers = ("stage1.0", "stage1.1.0", "stage1.1.1")
+
     def __init__(self, finest: int = 8, stem: str = "3x3") -> None:
         super().__init__()
         if stem not in STEMS:
@@ -70,11 +72,6 @@ class MobileNet025(nn.Module):
         middle = self.stage2(fine)
         return [finest, fine, middle, self.stage3(middle)][-len(self.stages) :]
 
-    def first_layers(self) -> list[nn.Module]:
-        """The stem, and the depthwise convolution behind it."""
-        stem, block = self.stage1[:2]
-        return [stem, block[:3]]
-
 
 class FineMobileNet025(MobileNet025):
     """MobileNet-0.25 with the stem of ISRN's New-ResNet-18, whose first layer keeps the size.
@@ -83,6 +80,8 @@ class FineMobileNet025(MobileNet025):
     depthwise-separable blocks where a ResNet has residual ones.
     """
 
+    first_layers = ("stage1.0.0", "stage1.0.1.0", "stage1.0.1.1")
+
     def __init__(self) -> None:
         super().__init__(finest=4)
         self.stage1[0] = nn.Sequential(
@@ -90,8 +89,3 @@ class FineMobileNet025(MobileNet025):
             depthwise_separable(4, 4),
             depthwise_separable(4, 8, stride=2),
         )
-
-    def first_layers(self) -> list[nn.Module]:
-        """The stem's first convolution, and the depthwise one behind it."""
-        first, block, _ = self.stage1[0]
-        return [first, block[:3]]

@@ -43,6 +43,8 @@ class ResNet18(nn.Module):
         finest: stride of the finest feature map: 4 (64 channels) or 8.
     """
 
+    first_layers = ("stem.0", "stem.1", "layer1.0.residual.0", "layer1.0.residual.1")
+
     def __init__(self, finest: int = 8) -> None:
         super().__init__()
         stages = (Stage(64, 4), Stage(128, 8), Stage(256, 16), Stage(512, 32))
@@ -62,10 +64,6 @@ class ResNet18(nn.Module):
         middle = self.layer3(fine)
         return [finest, fine, middle, self.layer4(middle)][-len(self.stages) :]
 
-    def first_layers(self) -> list[nn.Module]:
-        """The stem's convolution, and the first of ``layer1``."""
-        return [self.stem[:2], self.layer1[0].residual[:2]]
-
 
 class NewResNet18(ResNet18):
     """ISRN's New-ResNet-18 (section 3.2 and figure 2, isrn.txt), whose first layer keeps the size.
@@ -74,6 +72,8 @@ class NewResNet18(ResNet18):
     lose nothing; then a residual block of 16 channels, and one of 32 that halves the size. The text
     names no kernel for the first convolution; 3x3 is Root-ResNet's, which it builds on.
     """
+
+    first_layers = ("stem.0", "stem.1", "stem.3.residual.0", "stem.3.residual.1")
 
     def __init__(self) -> None:
         super().__init__(finest=4)
@@ -84,7 +84,3 @@ class NewResNet18(ResNet18):
             nn.MaxPool2d(3, 2, 1),
         )
         self.layer1 = layer(32, 64, 1)
-
-    def first_layers(self) -> list[nn.Module]:
-        """The stem's first convolution, and the first of its residual blocks."""
-        return [self.stem[:2], self.stem[3].residual[:2]]

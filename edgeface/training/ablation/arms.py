@@ -111,7 +111,7 @@ def _set(recipe: Recipe, name: str, text: str, preset: str) -> Recipe:
             return replace(recipe, **{group: nested})
         if name in _switchable(recipe):
             kind = type(getattr(recipe, name))
-            value = {name: SWITCH[text.lower()] if kind is bool else kind(text)}
+            value: Any = {name: SWITCH[text.lower()] if kind is bool else kind(text)}
             return replace(recipe, **value)
     except (ValueError, KeyError) as error:
         raise InvalidOptionError(f"expected a value for '{name}', got '{text}'") from error

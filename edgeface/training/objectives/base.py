@@ -88,7 +88,8 @@ class TrainingStep(nn.Module):
         self.objective = objective
         self.fixed: list[nn.Module] = []
         if objective.recipe.fixed_layers:
-            self.fixed = net.backbone.first_layers()  # type: ignore[operator]
+            names: tuple[str, ...] = net.backbone.first_layers  # type: ignore[assignment]
+            self.fixed = [net.backbone.get_submodule(name) for name in names]
         for layer in self.fixed:
             layer.requires_grad_(False)
 
