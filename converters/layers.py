@@ -28,7 +28,7 @@ Maps: TypeAlias = NDArray[np.float32]
 Activations: TypeAlias = Mapping[str, Maps]
 Frame: TypeAlias = NDArray[np.uint8]
 
-WEIGHT = re.compile(r"(?:.*/)?net\.(?P<module>.+?)\.weight")
+WEIGHT = re.compile(r"(?:.*/)?net\.(?P<module>.+?)\.weight(?!s\.)")
 ONNX_CONVOLUTIONS = ("Conv", "ConvTranspose")
 OPENVINO_CONVOLUTIONS = (
     "Convolution",
