@@ -1,10 +1,9 @@
 """Presets export, equal torch, quantise and build, for every target, at a small input.
 
-The nets are not trained. Fresh batch norms are measured on a few pictures, and MobileNets take the
-shipped model's backbone: a fresh one amplifies any noise until nothing of the picture is left.
-
-Two-step nets are tested with made weights in test_converters_two_step.py: with fresh ones rounding
-alone decides which anchors their first step rejects.
+The nets are not trained. Fresh batch norms are measured on a few pictures, MobileNets take the
+shipped model's backbone, and ResNets add little to their shortcuts: fresh ones amplify any noise
+until nothing of the picture is left. The first step of two-step nets rejects no anchor here, as
+rounding alone would decide which; test_converters_two_step.py has nets that clearly reject some.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from edgeface.bundle import load_bundle
 from edgeface.calibration.quantize import TARGETS, quantizable_layers, quantize
 from edgeface.calibration.trial import RUNNERS, Geometry, Trial
-from edgeface.converters.divergence import first_diverging, snr_db
+from edgeface.converters.divergence import first_diverging
 from edgeface.converters.layers import onnx_layers, torch_layers, trained_layers
 from edgeface.converters.onnx import to_onnx
 from edgeface.converters.parity import check_parity, pad_value, torch_outputs
@@ -39,26 +38,26 @@ pytest.importorskip("nncf")
 pytest.importorskip("ai_edge_quantizer")
 
 from edgeface.nets import build, presets  # noqa: E402
+from edgeface.nets.backbones.resnet import BasicBlock  # noqa: E402
+from edgeface.nets.heads.two_step import REJECTED_LOGIT, TwoStepHead  # noqa: E402
 from edgeface.nets.weights import read_bundle_weights  # noqa: E402
 
 if TYPE_CHECKING:
     from edgeface.nets import DetectorNet
 
 PORTRAIT = Path(__file__).parents[1] / "docs" / "astronaut.jpg"
-# The presets that were taken through every target; the other one-step presets go to ONNX.
-EVERY_TARGET = ("retinaface_mobilenet025", "retinaface_resnet18", "fanet_mobilenet025")
-ONNX_ALONE = [
-    name
-    for name in presets()
-    if name not in EVERY_TARGET and not name.startswith(("isrn", "refineface"))
-]
 HEIGHT, WIDTH = 128, 256
 CALIBRATION, UNSEEN = 6, 2
 EXACT_DB = 80
-# What 8 bits leave of an untrained net's outputs: noise alone would have a correlation of 0. NNCF
-# averages ranges over pictures, and these are few.
-CORRELATION = {"onnx": 0.8, "tflite": 0.8, "openvino": 0.5, "tensorrt": 0.5}
-LEAST_DB = {"onnx": 5.0, "tflite": 5.0, "openvino": 3.0, "tensorrt": 3.0}
+SHORTCUT_OVER_REST, MARGIN = 0.25, 1.0
+# What 8 bits leave of an untrained net's outputs, and of their difference between two pictures,
+# where a net that saw nothing would have a correlation of 0. NNCF averages ranges over pictures,
+# and these are few.
+CORRELATION = {"onnx": 0.9, "tflite": 0.9, "openvino": 0.7, "tensorrt": 0.7}
+OF_DIFFERENCE = {"onnx": 0.6, "tflite": 0.6, "openvino": 0.4, "tensorrt": 0.4}
+SMALLER = 0.8
+# The graph has transposed convolutions as plain ones, under this name.
+AS_PLAIN_CONVOLUTION = "_phases"
 
 
 def crops(seed: int, count: int) -> list[NDArray[np.uint8]]:
@@ -90,9 +89,28 @@ def ready(preset: str, pictures: list[NDArray[np.uint8]]) -> DetectorNet:
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
             module.train()
+        elif isinstance(module, BasicBlock):
+            last_norm(module.residual).weight.data.mul_(SHORTCUT_OVER_REST)
+    images = torch.from_numpy(np.stack(pictures)).float().permute(0, 3, 1, 2)
     with torch.no_grad():
-        net(torch.from_numpy(np.stack(pictures)).float().permute(0, 3, 1, 2))
-    return net.eval()
+        net(images)
+        net.eval()
+        if isinstance(net.head, TwoStepHead):
+            reject_nothing(net, images)
+    return net
+
+
+def last_norm(residual: torch.nn.Sequential) -> torch.nn.Module:
+    norms = (torch.nn.BatchNorm2d, torch.nn.GroupNorm)
+    return [layer for layer in residual if isinstance(layer, norms)][-1]
+
+
+def reject_nothing(net: DetectorNet, images: torch.Tensor) -> None:
+    """Raise a two-step net's scores until its first step lets every anchor pass."""
+    head = net.training_outputs(images).head
+    logits = [level.first_logits for level in head if level.first_logits is not None]
+    lowest = min(float(each.min()) for each in logits)
+    net.head.classes[-1].bias.add_(REJECTED_LOGIT - lowest + MARGIN)
 
 
 def copied(outputs: Outputs) -> dict[str, NDArray[np.float32]]:
@@ -105,25 +123,15 @@ def together(frames: Sequence[Outputs], kind: str) -> NDArray[np.float32]:
     return np.concatenate([frame[name].ravel() for frame in frames for name in names])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("preset", ONNX_ALONE)
-def test_onnx_equals_torch(preset: str) -> None:
-    torch.manual_seed(0)
-    net = build(preset).eval()
-    file = to_onnx(net)
-    picture = np.random.default_rng(1).integers(0, 256, (96, 128, 3), np.uint8)
-    report = check_parity(net, {"onnx": file}, pictures=[picture])
-    assert report.passed, report.to_markdown()
-    stride = net.anchors.max_stride
-    frame = np.random.default_rng(1).integers(0, 256, (1, stride, 2 * stride, 3), np.uint8)
-    expected = torch_layers(net, frame)
-    assert len(expected) > 40
-    assert first_diverging(expected, onnx_layers(file, frame), EXACT_DB) is None
+def difference(frames: Sequence[Outputs], kind: str) -> NDArray[np.float32]:
+    """What sets the outputs for one of two pictures apart from those for the other."""
+    one, other = (together([frame], kind) for frame in frames)
+    return one - other
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("preset", EVERY_TARGET)
+@pytest.mark.parametrize("preset", presets())
 def test_a_preset_reaches_every_target(preset: str) -> None:
     seen, unseen = crops(1, CALIBRATION), crops(2, UNSEEN)
     net = ready(preset, seen)
@@ -142,16 +150,18 @@ def test_a_preset_reaches_every_target(preset: str) -> None:
     int8 = {target: quantize(target, source, frames) for target, source in sources.items()}
     for target, content in int8.items():
         names = quantizable_layers(target, sources[target])
-        assert set(names) <= {name.split(" ")[0] for name in layers}
-        assert len(content) < 0.6 * len(sources[target])
+        strange = set(names) - {name.split(" ")[0] for name in layers}
+        assert all(name.endswith(AS_PLAIN_CONVOLUTION) for name in strange)
+        assert len(content) < SMALLER * len(sources[target])
     expected = torch_outputs(net, [picture[None] for picture in unseen])
     for target, content in int8.items():
         with Trial(content, RUNNERS[target], Geometry(net.anchors, pad_value(net))) as trial:
             got = [copied(trial.infer(picture[None])) for picture in unseen]
         for kind in OUTPUTS:
             one, other = together(expected, kind), together(got, kind)
-            assert snr_db(one, other) > LEAST_DB[target], (target, kind)
             assert np.corrcoef(one, other)[0, 1] > CORRELATION[target], (target, kind)
+            one, other = difference(expected, kind), difference(got, kind)
+            assert np.corrcoef(one, other)[0, 1] > OF_DIFFERENCE[target], (target, kind)
 
     if find_spec("tensorrt_rtx"):
         profile = first_profile(RuntimeOptions((WIDTH, HEIGHT), (), True, 1, "test"))
