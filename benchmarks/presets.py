@@ -16,18 +16,16 @@ from __future__ import annotations
 
 import argparse
 import platform
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from edgeface import Detector
+from edgeface.bench.timing import Times, interleave
 from edgeface.bundle import MANIFEST, load_bundle
 from edgeface.converters.bundle import Conversion, write_bundle
 from edgeface.converters.onnx import to_onnx
@@ -42,7 +40,6 @@ from edgeface.nets.weights import load_weights, read_bundle_weights
 WIDTH, HEIGHT = 640, 480
 FORMATS = ("onnx", "tflite")
 BACKENDS = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "tflite": "LiteRT"}
-WARM_UP = 3
 NOTHING = 1.0
 
 
@@ -64,22 +61,11 @@ def latencies(folder: Path, rounds: int) -> dict[str, float]:
         )
         for backend in BACKENDS
     }
-    times: dict[str, list[float]] = {backend: [] for backend in detectors}
-    for turn in range(-WARM_UP, rounds):
-        for backend, detector in detectors.items():
-            elapsed = milliseconds(detector, picture)
-            if turn >= 0:
-                times[backend].append(elapsed)
+    calls = {backend: partial(detector, picture) for backend, detector in detectors.items()}
+    turns = list(interleave(calls, rounds))
     for detector in detectors.values():
         detector.close()
-    return {backend: statistics.median(values) for backend, values in times.items()}
-
-
-def milliseconds(detect: Callable[..., object], picture: NDArray[np.uint8]) -> float:
-    """Time of one call."""
-    began = time.perf_counter()
-    detect(picture)
-    return (time.perf_counter() - began) * 1e3
+    return {backend: Times.of([turn[backend] for turn in turns]).p50 for backend in detectors}
 
 
 def export(preset: str, folder: Path) -> None:

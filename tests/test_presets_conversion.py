@@ -49,7 +49,7 @@ PORTRAIT = Path(__file__).parents[1] / "docs" / "astronaut.jpg"
 HEIGHT, WIDTH = 128, 256
 CALIBRATION, UNSEEN = 6, 2
 EXACT_DB = 80
-SHORTCUT_OVER_REST, MARGIN = 0.25, 1.0
+RESIDUAL_SHARE, MARGIN = 0.25, 1.0
 # What 8 bits leave of an untrained net's outputs, and of their difference between two pictures,
 # where a net that saw nothing would have a correlation of 0. NNCF averages ranges over pictures,
 # and these are few.
@@ -90,7 +90,7 @@ def ready(preset: str, pictures: list[NDArray[np.uint8]]) -> DetectorNet:
             module.momentum = 1.0
             module.train()
         elif isinstance(module, BasicBlock):
-            last_norm(module.residual).weight.data.mul_(SHORTCUT_OVER_REST)
+            last_norm(module.residual).weight.data.mul_(RESIDUAL_SHARE)
     images = torch.from_numpy(np.stack(pictures)).float().permute(0, 3, 1, 2)
     with torch.no_grad():
         net(images)
