@@ -34,6 +34,14 @@ def data() -> Path:
     return Path(folder)
 
 
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder of edgeface, with no verdict on any backend kept in memory."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("edgeface.runtimes.probe._verdicts", {})
+    return tmp_path / "cache" / "edgeface"
+
+
 @pytest.fixture(scope="session")
 def astronaut() -> NDArray[np.uint8]:
     """scikit-image's public-domain portrait, BGR uint8 (512, 512, 3)."""

@@ -32,10 +32,8 @@ needs_opencv_5 = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(probe, "_verdicts", {})
-    return tmp_path / "cache" / "edgeface" / "plugins"
+def cache_folder(own_cache: Path) -> Path:
+    return own_cache / "plugins"
 
 
 @pytest.fixture

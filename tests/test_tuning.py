@@ -75,10 +75,8 @@ BEHAVIOURS = {
 
 
 @pytest.fixture(autouse=True)
-def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(probe, "_verdicts", {})
-    return tmp_path / "cache" / "edgeface" / "tune"
+def cache_folder(own_cache: Path) -> Path:
+    return own_cache / "tune"
 
 
 @pytest.fixture
