@@ -27,6 +27,7 @@ PRESET = "retinaface_mobilenet025:width=16"
 RECIPE = replace(choose_recipe(PRESET, "paper"), phases=(Phase(4, 64, 2),), held_out=0.0)
 FIRST = {
     "retinaface_mobilenet025": ("stage1.0.", "stage1.1.0.", "stage1.1.1."),
+    "edgeface_nano": ("stage1.0.", "stage1.2.0.", "stage1.2.1."),
     "isrn_mobilenet025": ("stage1.0.0.", "stage1.0.1.0.", "stage1.0.1.1."),
     "retinaface_resnet18": ("stem.", "layer1.0.residual.0.", "layer1.0.residual.1."),
     "isrn_resnet18": ("stem.0.", "stem.1.", "stem.3.residual.0.", "stem.3.residual.1."),
@@ -74,7 +75,8 @@ def test_the_first_two_convolutions_stay_out_of_training(preset: str) -> None:
     recipe = replace(choose_recipe(preset, None), fixed_layers=True)
     step = TrainingStep(net, build_objective(net, recipe)).train()
     system, backbone = preset.split("_")
-    layers = f"{'isrn' if system == 'isrn' else 'retinaface'}_{backbone}"
+    own = system in ("isrn", "edgeface")
+    layers = f"{system if own else 'retinaface'}_{backbone}"
     fixed = {name for name, value in net.named_parameters() if not value.requires_grad}
     assert fixed == {name for name, _ in net.named_parameters() if is_first(layers, name)}
     assert sum(net.get_parameter(name).ndim == 4 for name in fixed) == 2

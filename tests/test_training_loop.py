@@ -231,7 +231,7 @@ def test_every_system_trains_in_two_processes(folder: Path, tmp_path: Path) -> N
     """
     script = tmp_path / "every_system.py"
     script.write_text(EVERY_SYSTEM)
-    chosen = [name for name in presets() if name.endswith("mobilenet025")]
+    chosen = [name for name in presets() if not name.endswith("resnet18")]
     for preset in chosen:
         recipe = choose_recipe(preset, "short")
         recipe = replace(recipe, phases=(Phase(2, 128, 4),), held_out=0.0)
@@ -242,7 +242,7 @@ def test_every_system_trains_in_two_processes(folder: Path, tmp_path: Path) -> N
         cwd=tmp_path, capture_output=True, text=True, timeout=580,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert [losses(tmp_path / preset)[-1][0] for preset in chosen] == ["2"] * 5
+    assert [losses(tmp_path / preset)[-1][0] for preset in chosen] == ["2"] * 6
 
 
 def test_real_training_lowers_the_loss_and_overfits_a_handful(data: Path, tmp_path: Path) -> None:

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from edgeface.bundle import write_atomic
 from edgeface.cli import complain
-from edgeface.cli.training import add_data_options, add_run_options, open_roots, progress_bar
+from edgeface.cli.training import (
+    add_data_options,
+    add_run_options,
+    open_roots,
+    progress_bar,
+    run_settings,
+)
 from edgeface.errors import InvalidOptionError, TrainingError
 
 if TYPE_CHECKING:
@@ -94,7 +100,6 @@ def run(args: argparse.Namespace) -> int:
     from edgeface.training.ablation.arms import apply, parse_switches
     from edgeface.training.ablation.run import check, plan
     from edgeface.training.device import prepare
-    from edgeface.training.loop import Settings
     from edgeface.training.recipes import choose_recipe, scale_steps
 
     seeds = args.seed or [0]
@@ -103,9 +108,7 @@ def run(args: argparse.Namespace) -> int:
         parse_switches(args.set), args.preset, choose_recipe(args.preset, args.recipe)
     )
     device = prepare(args.device, args.threads, seeds[0])
-    settings = Settings(
-        args.output, False, args.weights, device, args.workers, args.compile, save_minutes=2
-    )
+    settings = run_settings(args, device, save_minutes=2)
     roots = open_roots(args, args.output)
     if args.steps is not None:
         recipe = scale_steps(recipe, args.steps)
@@ -116,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     examination = _examination(args, roots, recipe.held_out)
     origin = {
         "data": [*args.data, *(f"partial {text}" for text in args.partial)],
-        "initial weights": args.weights.name if args.weights else None,
+        "initial weights": initial.name if (initial := args.weights or args.transfer) else None,
         "examination": examination.fingerprint(),
     }
     check(runs, roots, origin)

@@ -6,7 +6,13 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from edgeface.cli.training import add_data_options, add_run_options, open_roots, progress_bar
+from edgeface.cli.training import (
+    add_data_options,
+    add_run_options,
+    open_roots,
+    progress_bar,
+    run_settings,
+)
 
 EPILOG = """\
 examples:
@@ -49,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     """Train; returns the exit code."""
     from edgeface.nets import build
     from edgeface.training.device import is_first_process, prepare
-    from edgeface.training.loop import Settings, train
+    from edgeface.training.loop import train
     from edgeface.training.recipes import choose_recipe, scale_steps
     from edgeface.training.validation import held_out_figures, held_out_pictures
 
@@ -60,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         recipe = replace(recipe, seed=args.seed)
     device = prepare(args.device, args.threads, recipe.seed)
     net = build(args.preset)
-    settings = Settings(args.output, args.resume, args.weights, device, args.workers, args.compile)
+    settings = run_settings(args, device, resume=args.resume)
     roots = open_roots(args, args.output)
     pictures = held_out_pictures(roots, recipe.held_out)
 

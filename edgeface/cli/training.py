@@ -14,6 +14,7 @@ from edgeface.errors import InvalidOptionError, missing_extra
 if TYPE_CHECKING:
     from edgeface.training.dataset import Root
     from edgeface.training.labels import Problem
+    from edgeface.training.loop import Settings
 
 PROBLEMS_SHOWN = 10
 
@@ -36,9 +37,14 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Add what decides how a net is trained: initial weights, recipe, device, threads, workers."""
-    parser.add_argument(
+    initial = parser.add_mutually_exclusive_group()
+    initial.add_argument(
         "--weights", metavar="FILE", type=Path,
         help="initial weights of the net or its backbone (.safetensors)",
+    )  # fmt: skip
+    initial.add_argument(
+        "--transfer", metavar="FILE", type=Path,
+        help="initial weights of another net; those are taken that fit by name and shape",
     )  # fmt: skip
     parser.add_argument(
         "--recipe", metavar="NAME|FILE",
@@ -53,6 +59,21 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         help="processes that make samples (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--compile", action="store_true", help="compile the net with torch")
+
+
+def run_settings(args: argparse.Namespace, device: str, **others: Any) -> Settings:
+    """How a run is executed, by the options of ``add_run_options``, --output and ``others``."""
+    from edgeface.training.loop import Settings
+
+    return Settings(
+        args.output,
+        weights=args.weights,
+        transfer=args.transfer,
+        device=device,
+        workers=args.workers,
+        compiled=args.compile,
+        **others,
+    )
 
 
 def open_roots(args: argparse.Namespace, output: Path) -> list[Root]:

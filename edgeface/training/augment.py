@@ -51,10 +51,12 @@ def crop(
     x0, y0 = int(np.floor(max(left, 0))), int(np.floor(max(top, 0)))
     x1 = int(np.ceil(min(left + side, sample.image.shape[1])))
     y1 = int(np.ceil(min(top + side, sample.image.shape[0])))
-    image = np.full((size, size, 3), FILL, np.uint8)
+    image = np.empty((size, size, 3), np.uint8)
     u0, v0 = round((x0 - left) * scale), round((y0 - top) * scale)
     u1, v1 = round((x1 - left) * scale), round((y1 - top) * scale)
     u0, v0, u1, v1 = max(u0, 0), max(v0, 0), min(u1, size), min(v1, size)
+    if (u0, v0, u1, v1) != (0, 0, size, size):
+        image[:] = FILL
     if u1 > u0 and v1 > v0 and x1 > x0 and y1 > y0:
         cut = sample.image[y0:y1, x0:x1]
         image[v0:v1, u0:u1] = cv2.resize(cut, (u1 - u0, v1 - v0), interpolation=interpolation)
@@ -190,7 +192,7 @@ def flip(sample: Sample) -> Sample:
     boxes[:, [0, 2]] = width - sample.boxes[:, [2, 0]]
     landmarks = sample.landmarks[:, FLIPPED_LANDMARKS].copy()
     landmarks[..., 0] = width - landmarks[..., 0]
-    return Sample(np.ascontiguousarray(sample.image[:, ::-1]), boxes, landmarks, sample.ignore)
+    return Sample(np.asarray(cv2.flip(sample.image, 1), np.uint8), boxes, landmarks, sample.ignore)
 
 
 def photometric(image: Picture, rng: np.random.Generator) -> Picture:

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from edgeface.bundle import write_atomic
-from edgeface.errors import TrainingError
+from edgeface.errors import CheckpointError, TrainingError
 from edgeface.nets import DetectorNet
-from edgeface.nets.weights import load_into, read_state_dict
+from edgeface.nets.weights import BATCH_COUNTER, load_into, read_state_dict
 from edgeface.training.objectives import TrainingStep
 
 LAST = "last.pt"
@@ -102,6 +102,31 @@ def load_checkpoint(
             f"expected a checkpoint to resume from in {path}, got: {error}; "
             "start a new run in another folder"
         ) from error
+
+
+def transfer_weights(path: Path, net: DetectorNet) -> int:
+    """Load from another net's weights those whose name and shape fit; the others stay fresh.
+
+    Returns:
+        How many tensors were taken.
+
+    Raises:
+        ModelNotFoundError: there is no such file.
+        CheckpointError: the file cannot be read, or none of its weights fits.
+    """
+    own = net.state_dict()
+    fitting = {
+        name: value
+        for name, value in read_state_dict(path).items()
+        if name in own and own[name].shape == value.shape and BATCH_COUNTER not in name
+    }
+    if not fitting:
+        raise CheckpointError(
+            f"expected weights in '{path}' of which some fit '{net.preset}' by name and shape, got "
+            "none; transfer from a net with the same backbone"
+        )
+    load_into(net, {**own, **fitting}, f"preset '{net.preset}'")
+    return len(fitting)
 
 
 def load_initial_weights(path: Path, net: DetectorNet) -> None:

@@ -27,7 +27,7 @@ from edgeface.training.augment import (
     zoom_out,
 )
 from edgeface.training.cache import PictureCache
-from edgeface.training.matching import Targets, match
+from edgeface.training.matching import Targets, match, unmatched
 from edgeface.training.objectives.base import BatchTargets
 from edgeface.training.recipe import Phase, Recipe
 
@@ -99,7 +99,12 @@ class FaceDataset(Dataset[Item]):
         if rng.random() < 0.5:
             sample = flip(sample)
         sample = replace(sample, image=photometric(sample.image, rng))
-        targets = match(
+        return Item(sample, self._targets(sample), source)
+
+    def _targets(self, sample: Sample) -> Targets:
+        if self._recipe.assignment == "aligned":
+            return unmatched(len(self._priors))
+        return match(
             self._priors,
             self._variances,
             sample.boxes,
@@ -107,7 +112,6 @@ class FaceDataset(Dataset[Item]):
             sample.ignore,
             self._recipe.matching,
         )
-        return Item(sample, targets, source)
 
     def _draw(self, rng: np.random.Generator) -> tuple[Sample, str]:
         mix, size = self._recipe.mix, self._phase.size

@@ -29,10 +29,12 @@ def check_run(net: DetectorNet, roots: Sequence[Root], recipe: Recipe) -> None:
         sides: list[float] = []
         for number in range(SAMPLES_TRIED):
             item = dataset[number]
-            if len(item.targets.index):
-                break
             boxes = item.sample.boxes[~item.sample.ignore]
-            sides += (boxes[:, 2:] - boxes[:, :2]).max(1).tolist()
+            longest = (boxes[:, 2:] - boxes[:, :2]).max(1)
+            large_enough = bool((longest >= recipe.matching.smallest).any())
+            if large_enough if recipe.assignment == "aligned" else len(item.targets.index):
+                break
+            sides += longest.tolist()
         else:
             sizes = [f"{size:g}" for level in net.anchors.levels for size in level.sizes]
             faces = f"{len(sides)} faces"

@@ -22,6 +22,7 @@ from edgeface.training.checkpoint import (
     load_checkpoint,
     load_initial_weights,
     save_checkpoint,
+    transfer_weights,
 )
 from edgeface.training.dataset import Batch, FaceDataset, Root, collate
 from edgeface.training.device import has_bf16, join_processes
@@ -39,6 +40,7 @@ class Settings:
         output: folder of the checkpoint, weights, recipe, log and plot.
         resume: go on from the folder's checkpoint.
         weights: initial weights of the net or of its backbone, in safetensors form.
+        transfer: instead, weights of another net; those whose name and shape fit are taken.
         device: "cpu", "cuda" or "cuda:N".
         workers: processes that make samples; 0 makes them in the training process.
         compiled: run the net through ``torch.compile``.
@@ -49,6 +51,7 @@ class Settings:
     output: Path
     resume: bool = False
     weights: Path | None = None
+    transfer: Path | None = None
     device: str = "cpu"
     workers: int = 1
     compiled: bool = False
@@ -109,6 +112,8 @@ def train(
     if not settings.resume:
         if settings.weights is not None:
             load_initial_weights(settings.weights, net)
+        elif settings.transfer is not None:
+            transfer_weights(settings.transfer, net)
         elif recipe.fixed_layers:
             raise TrainingError(
                 "expected initial weights for a recipe that fixes the backbone's first layers, got "
@@ -117,9 +122,7 @@ def train(
             )
     step_module = TrainingStep(net, build_objective(net, recipe))
     step_module.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    optimizer = torch.optim.SGD(
-        _parameter_groups(step_module, recipe.weight_decay), lr=1.0, momentum=recipe.momentum
-    )
+    optimizer = _optimizer(step_module, recipe)
     average = AveragedWeights(net, recipe.average)
     start = 0
     if settings.resume:
@@ -186,6 +189,14 @@ def train(
         distributed.destroy_process_group()
     net.load_state_dict(average.state)
     return net.eval()
+
+
+def _optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser; the loop sets the learning rate before each step."""
+    groups = _parameter_groups(net, recipe.weight_decay)
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=1.0, betas=(recipe.momentum, 0.999))
+    return torch.optim.SGD(groups, lr=1.0, momentum=recipe.momentum)
 
 
 def _parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, object]]:

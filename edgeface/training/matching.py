@@ -120,6 +120,16 @@ def match(
     )
 
 
+def unmatched(anchors: int) -> Targets:
+    """Targets of a sample whose anchors the objective itself assigns: none learns anything yet."""
+    return Targets(
+        np.full(anchors, NEGATIVE, np.int8),
+        np.empty(0, np.int64),
+        np.empty((0, 4), np.float32),
+        np.empty((0, 10), np.float32),
+    )
+
+
 def encode_boxes(priors: Floats, boxes: Floats, variances: tuple[float, float]) -> Floats:
     """Box deltas (K, 4) that decode to the corner boxes (K, 4)."""
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2

@@ -60,7 +60,12 @@ class Recipe:
 
     Attributes:
         preset: net to train.
+        assignment: "anchors", which learn the faces that they overlap, by the matching rules, or
+            "aligned": the net's own predictions decide (``objectives.aligned``), and of the
+            matching rules only the smallest face counts.
         phases: stretches of training, in order.
+        optimizer: "sgd" with momentum, or "adamw", whose first beta is the momentum and whose
+            weight decay is its own.
         learning_rate: peak learning rate.
         warm_up: share of all steps over which it rises.
         warm_up_from: share of the peak at which it starts.
@@ -83,6 +88,8 @@ class Recipe:
 
     preset: str
     phases: tuple[Phase, ...] = (Phase(8000, 640, 32),)
+    assignment: str = "anchors"
+    optimizer: str = "sgd"
     learning_rate: float = 1e-2
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -132,6 +139,8 @@ class Recipe:
         """Raise TrainingError where a value makes no sense."""
         expectations = {
             "at least one phase": bool(self.phases),
+            "assignment 'anchors' or 'aligned'": self.assignment in ("anchors", "aligned"),
+            "optimizer 'sgd' or 'adamw'": self.optimizer in ("sgd", "adamw"),
             "schedule 'step' or 'cosine'": self.schedule in ("step", "cosine"),
             "classification 'ohem' or 'focal'": self.classification in ("ohem", "focal"),
             "positive steps and batches": all(p.steps > 0 and p.batch > 0 for p in self.phases),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from edgeface.errors import TrainingError
 from edgeface.nets.registry import find_preset
 from edgeface.training.matching import Matching
 from edgeface.training.recipe import Mix, Phase, Recipe, load_recipe
@@ -130,6 +131,21 @@ LIGHT = {
         system: _light(system, Phase(3900, 384, 24))
         for system in ("refineface", "isrn", "df2s2", "fanet")
     },
+    # Our own system has no paper; weights of the losses as Generalized Focal Loss has them.
+    "nano": Recipe(
+        preset="",
+        phases=(Phase(12500, 320, 32), Phase(2800, 640, 8, (0.6, 1.4))),
+        assignment="aligned",
+        learning_rate=3e-2,
+        weight_decay=5e-4,
+        warm_up=0.03,
+        schedule="cosine",
+        average=0.999,
+        box_weight=2.0,
+        landmark_weight=2.0,
+        mix=Mix(mosaic=0.22, zoom_out=0.08, close_up=0.18),
+        event_weights=(("13--Interview", 0.3),),
+    ),
 }
 
 SHIPPED = {
@@ -150,12 +166,17 @@ def choose_recipe(preset: str, name: str | None) -> Recipe:
 
     Raises:
         InvalidOptionError: unknown preset.
-        TrainingError: the file is no recipe.
+        TrainingError: the file is no recipe, or the preset has no paper.
     """
     found = find_preset(preset)
     if name is None:
         recipe = SHIPPED.get(found.name, LIGHT[found.system])
     elif name == PAPER:
+        if found.system not in PAPERS:
+            raise TrainingError(
+                f"expected a published detector for its paper's recipe, got '{found.name}', which "
+                "is ours; leave the recipe out for the one that it is trained by"
+            )
         recipe = PAPERS[found.system]
     elif name == SHORT:
         recipe = LIGHT[found.system]

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from edgeface.nets.backbones import Stage
-from edgeface.nets.layers import ConvBlock, conv_bn
+from edgeface.nets.layers import ConvBlock, conv_bn, rectifier
 
 
 class FeaturePyramid(nn.Module):
@@ -21,8 +21,9 @@ class FeaturePyramid(nn.Module):
     Args:
         stages: feature maps of the backbone, finest first.
         width: channels of every level.
-        leak: slope of the leaky ReLUs.
-        smoothing: makes the 3x3 convolutions; ``deformable_bn`` for RetinaFace's heavy variant.
+        leak: slope of the leaky ReLUs; 0 makes them plain ones.
+        smoothing: makes the 3x3 convolutions, such as ``deformable_bn`` for RetinaFace's heavy
+            variant and ``separable_bn``.
     """
 
     def __init__(
@@ -34,14 +35,11 @@ class FeaturePyramid(nn.Module):
     ) -> None:
         super().__init__()
 
-        def activation() -> nn.Module:
-            return nn.LeakyReLU(leak, inplace=True)
-
         self.lateral = nn.ModuleList(
-            conv_bn(stage.channels, width, 1, activation=activation()) for stage in stages
+            conv_bn(stage.channels, width, 1, activation=rectifier(leak)) for stage in stages
         )
         self.smooth = nn.ModuleList(
-            smoothing(width, width, activation=activation()) for _ in stages[:-1]
+            smoothing(width, width, activation=rectifier(leak)) for _ in stages[:-1]
         )
 
     def forward(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -71,9 +69,7 @@ class CoarserLevel(nn.Module):
     def __init__(self, neck: nn.Module, channels: int, width: int, leak: float) -> None:
         super().__init__()
         self.finer = neck
-        self.coarser = conv_bn(
-            channels, width, stride=2, activation=nn.LeakyReLU(leak, inplace=True)
-        )
+        self.coarser = conv_bn(channels, width, stride=2, activation=rectifier(leak))
 
     def forward(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
         """Map feature maps, finest first, to the neck's levels and a coarser one."""

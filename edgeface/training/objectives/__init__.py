@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 from edgeface.errors import TrainingError
 from edgeface.nets.detector import DetectorNet
+from edgeface.nets.heads.anchor import AnchorHead, SharedAnchorHead
 from edgeface.nets.registry import find_preset
+from edgeface.training.objectives.aligned import AlignedObjective
 from edgeface.training.objectives.base import (
     BatchTargets,
     Losses,
@@ -37,6 +39,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "isrn": ISRNObjective,
     "df2s2": DF2S2Objective,
     "fanet": FANetObjective,
+    "nano": AlignedObjective,
 }
 
 
@@ -49,7 +52,8 @@ def build_objective(net: DetectorNet, recipe: Recipe) -> Objective:
     """Objective of the system that a net belongs to.
 
     Raises:
-        TrainingError: the recipe sets the strength of a term that the system does not have.
+        TrainingError: the recipe sets the strength of a term that the system does not have, or
+            asks for an assignment that its head cannot learn by.
     """
     objective = OBJECTIVES[net.system]
     for term, _ in recipe.supervision:
@@ -58,4 +62,20 @@ def build_objective(net: DetectorNet, recipe: Recipe) -> Objective:
             raise TrainingError(
                 f"expected supervision of {net.system} ({known}) in the recipe, got '{term}'"
             )
+    if recipe.assignment == "aligned":
+        _check_aligned(net, recipe)
+        objective = AlignedObjective
     return objective(net, recipe)
+
+
+def _check_aligned(net: DetectorNet, recipe: Recipe) -> None:
+    if not isinstance(net.head, (AnchorHead, SharedAnchorHead)):
+        raise TrainingError(
+            f"expected assignment 'anchors' in the recipe of {net.system}, got 'aligned', which is "
+            "for heads with one step of anchors, such as RetinaFace's"
+        )
+    if terms := [name for name, strength in recipe.supervision if strength]:
+        raise TrainingError(
+            f"expected no supervision beside assignment 'aligned', got {', '.join(terms)}; set it "
+            "to 0"
+        )

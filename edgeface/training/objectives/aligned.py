@@ -1,0 +1,229 @@
+"""Task-aligned learning: the net's own predictions decide which anchors learn which face.
+
+Assignment by the product of score and overlap and scores that learn it follow TOOD (Feng et al.,
+ICCV 2021), the loss of the scores Generalized Focal Loss (Li et al., NeurIPS 2020), that of the
+boxes Distance-IoU (Zheng et al., AAAI 2020). Unlike matching by fixed anchors it ranks a face's
+best box above its neighbours, and needs one anchor per cell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from edgeface.anchors import AnchorSpec, prior_boxes
+from edgeface.nets.detector import DetectorNet
+from edgeface.nets.heads.anchor import LevelOutput
+from edgeface.training.objectives.base import BatchTargets, Losses, Objective, mean_count
+from edgeface.training.recipe import Recipe
+
+SCORE_POWER, OVERLAP_POWER = 0.5, 6.0
+CELLS_PER_FACE = 10
+# A cell learns a face if its centre lies in it, or this many strides from the face's centre: tiny
+# faces hold no cell's centre.
+REACH = 1.0
+# Scores learn the square root of the overlap, between "a face" and "a box that fits".
+QUALITY_POWER = 0.5
+FOCUS = 2.0
+# Landmark errors, in face sizes, below which the loss is quadratic.
+LANDMARK_BEND = 0.05
+LARGEST_LOG_SIZE = 6.0
+TINY = 1e-7
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Pairs of an anchor and the face that it learns.
+
+    Attributes:
+        cells: int64 (K,): anchors in the flattened (N * A).
+        faces: int64 (K,): faces of the batch.
+        quality: float32 (K,): what the anchors' scores learn.
+        punished: bool (N, A): anchors that learn to be background, or a face.
+    """
+
+    cells: torch.Tensor
+    faces: torch.Tensor
+    quality: torch.Tensor
+    punished: torch.Tensor
+
+
+class AlignedObjective(Objective):
+    """Scores, boxes and landmarks of any head with one step of anchors."""
+
+    def forward(self, net: DetectorNet, images: torch.Tensor, targets: BatchTargets) -> Losses:
+        """Losses of a net on a batch."""
+        outputs: list[LevelOutput] = net.training_outputs(images).head
+        height, width = images.shape[2:]
+        return aligned_loss(outputs, net.anchors, (height, width), targets, self.recipe)
+
+
+def aligned_loss(
+    outputs: list[LevelOutput],
+    anchors: AnchorSpec,
+    size: tuple[int, int],
+    targets: BatchTargets,
+    recipe: Recipe,
+) -> Losses:
+    """Quality focal loss of the scores, Distance-IoU of the boxes, smooth L1 of the landmarks.
+
+    Scores and boxes are divided by the sum of the qualities, landmarks by the anchors whose face
+    has them. A landmark's error is in units of its face's size, so that all sizes count alike.
+
+    Args:
+        outputs: levels as the net returns them, finest first; logits of background and face.
+        anchors: their geometry.
+        size: height and width of the pictures in pixels.
+        targets: the faces; what fixed anchors would learn is not looked at.
+        recipe: the weights of boxes and landmarks, and the smallest face.
+    """
+    logits = torch.cat([level.logits for level in outputs], 1).float()
+    deltas = torch.cat([level.deltas for level in outputs], 1).float()
+    landmarks = torch.cat([level.landmarks for level in outputs], 1).flatten(0, 1)
+    priors = torch.from_numpy(prior_boxes(anchors, *size)).to(logits.device)
+    strides = torch.cat(
+        [
+            torch.full((level.logits.shape[1],), float(spec.stride), device=logits.device)
+            for level, spec in zip(outputs, anchors.levels, strict=True)
+        ]
+    )
+    margin = logits[..., 1] - logits[..., 0]
+    boxes = decode_boxes(priors, deltas, anchors.variances)
+    found = assign(
+        margin.detach().sigmoid(),
+        boxes.detach(),
+        priors,
+        strides,
+        targets,
+        recipe.matching.smallest,
+    )
+    wanted = torch.zeros_like(margin).flatten()
+    wanted[found.cells] = found.quality
+    divisor = mean_count(found.quality.sum(), margin)
+
+    scores = quality_focal_loss(margin, wanted.view_as(margin)) * found.punished
+    class_loss = scores.sum() / divisor
+    chosen = boxes.flatten(0, 1)[found.cells]
+    apart = 1 - distance_iou(chosen, targets.faces[found.faces])
+    box_loss = (apart * found.quality).sum() / divisor
+
+    points = targets.points[found.faces].flatten(1)
+    labelled = ~points.isnan().any(1)
+    cells, faces = found.cells[labelled], found.faces[labelled]
+    prior = priors[cells % len(priors)]
+    offsets = landmarks[cells].float().view(-1, 5, 2) * anchors.variances[0]
+    predicted = prior[:, None, :2] + offsets * prior[:, None, 2:]
+    sides = targets.faces[faces, 2:] - targets.faces[faces, :2]
+    scale = sides.prod(1).clamp(min=1).sqrt()[:, None]
+    errors = (predicted.flatten(1) - points[labelled]) / scale
+    point_loss = functional.smooth_l1_loss(
+        errors, torch.zeros_like(errors), reduction="sum", beta=LANDMARK_BEND
+    )
+    point_loss = point_loss / errors.shape[1] / mean_count(labelled.sum(), margin)
+    total = class_loss + recipe.box_weight * box_loss + recipe.landmark_weight * point_loss
+    terms = {"classes": class_loss, "boxes": box_loss, "landmarks": point_loss}
+    return Losses(total, {name: value.detach() for name, value in terms.items()})
+
+
+def decode_boxes(
+    priors: torch.Tensor, deltas: torch.Tensor, variances: tuple[float, float]
+) -> torch.Tensor:
+    """Corner boxes (..., A, 4) of deltas (..., A, 4) to centre-size priors (A, 4)."""
+    centres = priors[:, :2] + deltas[..., :2] * variances[0] * priors[:, 2:]
+    logs = (deltas[..., 2:] * variances[1]).clamp(-LARGEST_LOG_SIZE, LARGEST_LOG_SIZE)
+    half = priors[:, 2:] * logs.exp() / 2
+    return torch.cat([centres - half, centres + half], -1)
+
+
+@torch.no_grad()
+def assign(
+    scores: torch.Tensor,
+    boxes: torch.Tensor,
+    priors: torch.Tensor,
+    strides: torch.Tensor,
+    targets: BatchTargets,
+    smallest: float,
+) -> Assignment:
+    """Give each face the anchors that score it and box it best.
+
+    An anchor that several faces want learns the one that it boxes best. An anchor that learns no
+    face, and whose box lies by half in an ignored one, is not punished.
+
+    Args:
+        scores: (N, A) in 0 to 1.
+        boxes: (N, A, 4) corners in pixels.
+        priors: (A, 4) centre-size.
+        strides: (A,) of each anchor's level.
+        targets: the faces.
+        smallest: faces with a longer side under this many pixels are ignored.
+    """
+    pictures, count = scores.shape
+    sides = targets.faces[:, 2:] - targets.faces[:, :2]
+    ignored = targets.ignored | (sides.amax(1) < smallest)
+    learnt = (~ignored).nonzero().squeeze(1)
+    faces, owners = targets.faces[learnt], targets.owners[learnt]
+
+    centres = priors[None, :, :2]
+    inside = ((centres > faces[:, None, :2]) & (centres < faces[:, None, 2:])).all(2)
+    middle = (faces[:, None, :2] + faces[:, None, 2:]) / 2
+    near = (centres - middle).abs().amax(2) < REACH * strides
+    overlap = iou(boxes[owners], faces[:, None])
+    metric = scores[owners] ** SCORE_POWER * overlap**OVERLAP_POWER * (inside | near)
+    best, cells = metric.topk(min(CELLS_PER_FACE, count), 1)
+    pair_face = torch.arange(len(learnt), device=scores.device)[:, None].expand_as(cells)
+    taken = best > 0
+    pair_face, cells, best = pair_face[taken], cells[taken], best[taken]
+    overlap = overlap[pair_face, cells]
+    flat = owners[pair_face] * count + cells
+
+    winner = overlap.new_zeros(pictures * count).scatter_reduce(0, flat, overlap, "amax")
+    kept = overlap >= winner[flat]
+    pair_face, flat, best, overlap = pair_face[kept], flat[kept], best[kept], overlap[kept]
+    top = best.new_zeros(len(learnt)).scatter_reduce(0, pair_face, best, "amax")
+    reach = overlap.new_zeros(len(learnt)).scatter_reduce(0, pair_face, overlap, "amax")
+    quality = best / top[pair_face].clamp(min=1e-30) * reach[pair_face] ** QUALITY_POWER
+
+    punished = torch.ones(pictures * count, dtype=torch.bool, device=scores.device)
+    shadows, shadow_owners = targets.faces[ignored], targets.owners[ignored]
+    if len(shadows):
+        covered = share_inside(boxes[shadow_owners], shadows[:, None]) >= 0.5
+        hidden = torch.zeros_like(scores).index_add_(0, shadow_owners, covered.float()) > 0
+        punished &= ~hidden.flatten()
+    punished[flat] = True
+    return Assignment(flat, learnt[pair_face], quality, punished.view_as(scores))
+
+
+def _areas(boxes: torch.Tensor) -> torch.Tensor:
+    return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1)
+
+
+def _shared(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    top_left = torch.maximum(boxes[..., :2], others[..., :2])
+    bottom_right = torch.minimum(boxes[..., 2:], others[..., 2:])
+    return (bottom_right - top_left).clamp(min=0).prod(-1)
+
+
+def iou(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Intersection over union of corner boxes that broadcast to (..., 4)."""
+    shared = _shared(boxes, others)
+    return shared / (_areas(boxes) + _areas(others) - shared).clamp(min=TINY)
+
+
+def share_inside(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Share of each box's area that lies in the other; corner boxes that broadcast to (..., 4)."""
+    return _shared(boxes, others) / _areas(boxes).clamp(min=TINY)
+
+
+def distance_iou(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """IoU less the squared distance of the centres in diagonals of the common hull: (K,)."""
+    hull = torch.maximum(boxes[:, 2:], others[:, 2:]) - torch.minimum(boxes[:, :2], others[:, :2])
+    apart = (boxes[:, :2] + boxes[:, 2:] - others[:, :2] - others[:, 2:]) / 2
+    return iou(boxes, others) - apart.square().sum(1) / hull.square().sum(1).clamp(min=TINY)
+
+
+def quality_focal_loss(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy with soft targets, weighted by the squared distance from them (QFL, eq. 2)."""
+    entropy = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+    return entropy * (logits.sigmoid() - wanted).abs() ** FOCUS
