@@ -61,6 +61,7 @@ def postprocess(
         Faces, boxes clipped to the picture; a box that lies wholly outside it is dropped.
     """
     least = _logit(score_threshold)
+    size = letterbox.network_height, letterbox.network_width
     broken = False
     survivors = []
     for level in anchors.levels:
@@ -70,58 +71,65 @@ def postprocess(
         if best <= least:
             continue
         [index] = (logits > least).nonzero()
-        survivors.append(
-            (
-                logits[index],
-                level_priors(level, letterbox.network_height, letterbox.network_width)[index],
-                outputs[f"delta_{level.stride}"].reshape(-1, 4)[index],
-                outputs[f"landmark_{level.stride}"].reshape(-1, 10)[index],
-            )
+        columns = (
+            outputs[f"delta_{level.stride}"].reshape(-1, 4),
+            outputs[f"landmark_{level.stride}"].reshape(-1, 10),
+            level_priors(level, *size),
         )
+        survivors.append((logits.take(index), *(column.take(index, 0) for column in columns)))
     if not survivors:
         _count(faults, broken)
         return Faces.empty()
 
-    logits, priors, deltas, points = (
+    logits, deltas, points, priors = (
         np.concatenate(column) if len(column) > 1 else column[0]
         for column in zip(*survivors, strict=True)
     )
+    offsets = np.concatenate([deltas, points], 1)
     if len(logits) > top_k:
         order = np.argsort(-logits, kind="stable")[:top_k]
-        logits, priors, deltas, points = logits[order], priors[order], deltas[order], points[order]
-    calm = _largest(deltas) < _ABSURD and _largest(points) < _ABSURD
-    if not (calm and _largest(logits) < np.inf):
+        logits, offsets, priors = logits[order], offsets[order], priors[order]
+    if not (_largest(offsets) < _ABSURD and _largest(logits) < np.inf):
         broken = True
-        offsets = np.concatenate([deltas, points], 1)
         sane = (logits < np.inf) & (np.abs(offsets) < _ABSURD).all(1)
-        logits, priors, deltas, points = logits[sane], priors[sane], deltas[sane], points[sane]
+        logits, offsets, priors = logits[sane], offsets[sane], priors[sane]
     _count(faults, broken)
 
-    scale = np.array([letterbox.scale_x, letterbox.scale_y] * 2, np.float32)
-    boxes = decode_boxes(deltas, priors, anchors.variances) / scale
+    corners = decode(offsets, priors, anchors.variances)
+    corners /= np.array((letterbox.scale_x, letterbox.scale_y), np.float32)
+    boxes = corners[:, :2].reshape(-1, 4)
     scores: Floats = np.reciprocal(1 + np.exp(np.minimum(-logits, _LEAST)))
     kept = nms(boxes, scores, nms_threshold)
-    boxes, scores = boxes[kept], scores[kept]
-    landmarks = decode_landmarks(points[kept], priors[kept], anchors.variances) / scale[:2]
-    limit = np.array([letterbox.width, letterbox.height] * 2, np.float32)
-    boxes = np.minimum(np.maximum(boxes, 0), limit)
+    boxes, scores, landmarks = boxes.take(kept, 0), scores.take(kept), corners.take(kept, 0)[:, 2:]
+    limit = np.array((letterbox.width, letterbox.height) * 2, np.float32)
+    np.minimum(np.maximum(boxes, 0, out=boxes), limit, out=boxes)
     inside = (boxes[:, :2] < boxes[:, 2:]).all(1)
     if not inside.all():
         boxes, scores, landmarks = boxes[inside], scores[inside], landmarks[inside]
     return Faces(boxes[:max_faces], scores[:max_faces], landmarks[:max_faces])
 
 
-def decode_boxes(deltas: Floats, priors: Floats, variances: tuple[float, float]) -> Floats:
-    """Decode box deltas (N, 4) of priors (N, 4, centre-size) to x1, y1, x2, y2 (N, 4)."""
-    centres = priors[:, :2] + deltas[:, :2] * variances[0] * priors[:, 2:]
-    halves = priors[:, 2:] * np.exp(deltas[:, 2:] * variances[1]) / 2
-    return np.concatenate([centres - halves, centres + halves], 1)
+def decode(offsets: Floats, priors: Floats, variances: tuple[float, float]) -> Floats:
+    """Decode box deltas and landmark offsets to points.
 
+    Args:
+        offsets: (N, 4 + 2 * L): four box deltas, then L landmarks' x and y offsets.
+        priors: (N, 4) centre-size.
+        variances: (centre, size) scale of the offsets.
 
-def decode_landmarks(points: Floats, priors: Floats, variances: tuple[float, float]) -> Floats:
-    """Decode landmark offsets (N, 10) of priors (N, 4, centre-size) to points (N, 5, 2)."""
-    offsets = points.reshape(-1, 5, 2)
-    return priors[:, None, :2] + offsets * variances[0] * priors[:, None, 2:]
+    Returns:
+        float32 (N, 2 + L, 2): top left and bottom right corner of the box, then the landmarks.
+    """
+    centres, sizes = priors[:, None, :2], priors[:, None, 2:]
+    pairs = offsets.reshape(len(offsets), -1, 2)
+    halves = np.exp(pairs[:, 1] * variances[1])
+    halves *= priors[:, 2:] / 2
+    points: Floats = pairs * variances[0]
+    points *= sizes
+    points += centres
+    np.add(points[:, 0], halves, out=points[:, 1])
+    points[:, 0] -= halves
+    return points
 
 
 def _largest(values: Floats) -> float:

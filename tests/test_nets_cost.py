@@ -78,7 +78,7 @@ def test_every_preset_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[st
     for record, row in zip(records, table, strict=True):
         assert row.startswith(f"| {record['preset']} | {record['parts'][0]}")
         assert record["parts"][0] in (
-            "MobileNet025", "FineMobileNet025", "ResNet18", "NewResNet18",
+            "MobileNet025", "DirectMobileNet025", "FineMobileNet025", "ResNet18", "NewResNet18",
         )  # fmt: skip
         assert record["gmac"] > 0.1
         assert record["parameters"] > 1e5

@@ -10,7 +10,7 @@ import torch
 
 from edgeface.anchors import AnchorLevel, AnchorSpec, prior_boxes
 from edgeface.nets.heads.anchor import LevelOutput
-from edgeface.postprocess import decode_boxes, decode_landmarks
+from edgeface.postprocess import decode
 from edgeface.training.augment import (
     FILL,
     Sample,
@@ -137,10 +137,11 @@ def test_an_anchor_on_a_face_is_positive_and_decodes_to_it() -> None:
     box = (12, 20, 30, 37)
     priors, targets = targets_of([box])
     assert len(targets.index) > 0
-    boxes = decode_boxes(targets.deltas, priors[targets.index], SPEC.variances)
+    offsets = np.concatenate([targets.deltas, targets.landmarks], 1)
+    points = decode(offsets, priors[targets.index], SPEC.variances)
+    boxes = points[:, :2].reshape(-1, 4)
     np.testing.assert_allclose(boxes, np.tile(box, (len(boxes), 1)), atol=1e-3)
-    points = decode_landmarks(targets.landmarks, priors[targets.index], SPEC.variances)
-    np.testing.assert_allclose(points[0, 2], [12 + 0.5 * 18, 20 + 0.55 * 17], atol=1e-3)
+    np.testing.assert_allclose(points[0, 2 + 2], [12 + 0.5 * 18, 20 + 0.55 * 17], atol=1e-3)
     assert (targets.labels[targets.index] == POSITIVE).all()
     assert (targets.labels == NEGATIVE).sum() > 50
 

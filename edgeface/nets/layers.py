@@ -50,9 +50,10 @@ class FullPrecisionConv2d(nn.Conv2d):
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Convolve (N, C, H, W)."""
-        if not torch.is_autocast_enabled(maps.device.type):
+        device = maps.device.type
+        if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
             return super().forward(maps)
-        with torch.autocast(maps.device.type, enabled=False):
+        with torch.autocast(device, enabled=False):
             return super().forward(maps.float())
 
 

@@ -15,7 +15,7 @@ from edgeface.nets.registry import find_preset
 from edgeface.training.matching import Matching
 from edgeface.training.recipe import Mix, Phase, Recipe, load_recipe
 
-PAPER, SHORT = "paper", "short"
+PAPER, SHORT, ALIGNED = "paper", "short", "aligned"
 
 EPOCH = 12_880
 PLAIN = Mix(mosaic=0.0, zoom_out=0.0, close_up=0.0)
@@ -119,6 +119,23 @@ def _light(system: str, small: Phase) -> Recipe:
     )
 
 
+# Ours, to go on from earlier weights. The losses are weighed as in Generalized Focal Loss (Li et
+# al. 2020).
+TASK_ALIGNED = Recipe(
+    preset="",
+    phases=(Phase(9000, 320, 32), Phase(2800, 640, 8, (0.6, 1.4))),
+    assignment="aligned",
+    learning_rate=2e-2,
+    weight_decay=5e-4,
+    warm_up=0.03,
+    schedule="cosine",
+    average=0.999,
+    box_weight=2.0,
+    landmark_weight=2.0,
+    mix=Mix(mosaic=0.22, zoom_out=0.08, close_up=0.18),
+    event_weights=(("13--Interview", 0.3),),
+)
+
 # Samples are multiples of the coarsest stride, which is 128 in all but RetinaFace. RetinaFace bears
 # three times its paper's learning rate; FANet collapses at it, and the others keep their papers'.
 LIGHT = {
@@ -131,21 +148,7 @@ LIGHT = {
         system: _light(system, Phase(3900, 384, 24))
         for system in ("refineface", "isrn", "df2s2", "fanet")
     },
-    # Our own system has no paper; weights of the losses as Generalized Focal Loss has them.
-    "nano": Recipe(
-        preset="",
-        phases=(Phase(12500, 320, 32), Phase(2800, 640, 8, (0.6, 1.4))),
-        assignment="aligned",
-        learning_rate=3e-2,
-        weight_decay=5e-4,
-        warm_up=0.03,
-        schedule="cosine",
-        average=0.999,
-        box_weight=2.0,
-        landmark_weight=2.0,
-        mix=Mix(mosaic=0.22, zoom_out=0.08, close_up=0.18),
-        event_weights=(("13--Interview", 0.3),),
-    ),
+    "nano": replace(TASK_ALIGNED, learning_rate=3e-2, phases=(Phase(12500, 320, 32), TASK_ALIGNED.phases[1])),
 }
 
 SHIPPED = {
@@ -162,7 +165,8 @@ def choose_recipe(preset: str, name: str | None) -> Recipe:
         preset: the net to train; a name or a specification with options.
         name: None for the one behind our weights, or our light one for the system; "paper" for
             the paper's; "short" for the light one's first phase in half batches, for ablations;
-            or the path of a JSON file that ``Recipe.save`` wrote.
+            "aligned" for task-aligned learning from earlier weights, for heads with one step of
+            anchors; or the path of a JSON file that ``Recipe.save`` wrote.
 
     Raises:
         InvalidOptionError: unknown preset.
@@ -178,6 +182,8 @@ def choose_recipe(preset: str, name: str | None) -> Recipe:
                 "is ours; leave the recipe out for the one that it is trained by"
             )
         recipe = PAPERS[found.system]
+    elif name == ALIGNED:
+        recipe = TASK_ALIGNED
     elif name == SHORT:
         recipe = LIGHT[found.system]
         small = recipe.phases[0]
