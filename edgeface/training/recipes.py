@@ -148,7 +148,9 @@ LIGHT = {
         system: _light(system, Phase(3900, 384, 24))
         for system in ("refineface", "isrn", "df2s2", "fanet")
     },
-    "nano": replace(TASK_ALIGNED, learning_rate=3e-2, phases=(Phase(12500, 320, 32), TASK_ALIGNED.phases[1])),
+    "nano": replace(
+        TASK_ALIGNED, learning_rate=3e-2, phases=(Phase(12500, 320, 32), TASK_ALIGNED.phases[1])
+    ),
 }
 
 SHIPPED = {

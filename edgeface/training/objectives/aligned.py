@@ -1,9 +1,9 @@
 """Task-aligned learning: the net's own predictions decide which anchors learn which face.
 
-Assignment by the product of score and overlap and scores that learn it follow TOOD (Feng et al.,
-ICCV 2021), the loss of the scores Generalized Focal Loss (Li et al., NeurIPS 2020), that of the
-boxes Distance-IoU (Zheng et al., AAAI 2020). Unlike matching by fixed anchors it ranks a face's
-best box above its neighbours, and needs one anchor per cell.
+Assignment by the product of score and overlap follows TOOD (Feng et al., ICCV 2021), how many anchors
+a face gets SimOTA (YOLOX, Ge et al. 2021), the loss of the scores Generalized Focal Loss (Li et al.,
+NeurIPS 2020), that of the boxes Distance-IoU (Zheng et al., AAAI 2020). Unlike matching by
+fixed anchors it teaches scores how well a box fits, and needs one anchor per cell.
 """
 
 from __future__ import annotations
@@ -20,13 +20,17 @@ from edgeface.training.objectives.base import BatchTargets, Losses, Objective, m
 from edgeface.training.recipe import Recipe
 
 SCORE_POWER, OVERLAP_POWER = 0.5, 6.0
-CELLS_PER_FACE = 10
+MOST_CELLS_PER_FACE = 10
 # A cell learns a face if its centre lies in it, or this many strides from the face's centre: tiny
 # faces hold no cell's centre.
 REACH = 1.0
 # Scores learn the square root of the overlap, between "a face" and "a box that fits".
 QUALITY_POWER = 0.5
 FOCUS = 2.0
+# Anchors that learn nothing may box a face this well; NMS drops them.
+GOOD_OVERLAP = 0.5
+# Nor is an anchor punished whose box lies by this share in an ignored face.
+HIDDEN_SHARE = 0.5
 # Landmark errors, in face sizes, below which the loss is quadratic.
 LANDMARK_BEND = 0.05
 LARGEST_LOG_SIZE = 6.0
@@ -146,10 +150,10 @@ def assign(
     targets: BatchTargets,
     smallest: float,
 ) -> Assignment:
-    """Give each face the anchors that score it and box it best.
+    """Give each face the anchors that score it and box it best, more where more box it well.
 
-    An anchor that several faces want learns the one that it boxes best. An anchor that learns no
-    face, and whose box lies by half in an ignored one, is not punished.
+    An anchor that several faces want learns the one that it boxes best. One that learns no face is
+    not punished where its box fits a face nevertheless, or lies by half in an ignored one.
 
     Args:
         scores: (N, A) in 0 to 1.
@@ -170,29 +174,29 @@ def assign(
     middle = (faces[:, None, :2] + faces[:, None, 2:]) / 2
     near = (centres - middle).abs().amax(2) < REACH * strides
     overlap = iou(boxes[owners], faces[:, None])
-    metric = scores[owners] ** SCORE_POWER * overlap**OVERLAP_POWER * (inside | near)
-    best, cells = metric.topk(min(CELLS_PER_FACE, count), 1)
-    pair_face = torch.arange(len(learnt), device=scores.device)[:, None].expand_as(cells)
-    taken = best > 0
-    pair_face, cells, best = pair_face[taken], cells[taken], best[taken]
-    overlap = overlap[pair_face, cells]
+    possible = overlap * (inside | near)
+    metric = scores[owners] ** SCORE_POWER * possible**OVERLAP_POWER
+    most = min(MOST_CELLS_PER_FACE, count)
+    best, cells = metric.topk(most, 1)
+    wanted = possible.topk(most, 1).values.sum(1).int().clamp(min=1)
+    taken = (torch.arange(most, device=scores.device) < wanted[:, None]) & (best > 0)
+    pair_face, rank = taken.nonzero(as_tuple=True)
+    cells = cells[pair_face, rank]
+    fit = overlap[pair_face, cells]
     flat = owners[pair_face] * count + cells
 
-    winner = overlap.new_zeros(pictures * count).scatter_reduce(0, flat, overlap, "amax")
-    kept = overlap >= winner[flat]
-    pair_face, flat, best, overlap = pair_face[kept], flat[kept], best[kept], overlap[kept]
-    top = best.new_zeros(len(learnt)).scatter_reduce(0, pair_face, best, "amax")
-    reach = overlap.new_zeros(len(learnt)).scatter_reduce(0, pair_face, overlap, "amax")
-    quality = best / top[pair_face].clamp(min=1e-30) * reach[pair_face] ** QUALITY_POWER
+    winner = fit.new_zeros(pictures * count).scatter_reduce(0, flat, fit, "amax")
+    kept = fit >= winner[flat]
+    pair_face, flat, fit = pair_face[kept], flat[kept], fit[kept]
 
-    punished = torch.ones(pictures * count, dtype=torch.bool, device=scores.device)
     shadows, shadow_owners = targets.faces[ignored], targets.owners[ignored]
-    if len(shadows):
-        covered = share_inside(boxes[shadow_owners], shadows[:, None]) >= 0.5
-        hidden = torch.zeros_like(scores).index_add_(0, shadow_owners, covered.float()) > 0
-        punished &= ~hidden.flatten()
+    covered = share_inside(boxes[shadow_owners], shadows[:, None]) >= HIDDEN_SHARE
+    spared = torch.zeros_like(scores)
+    spared.index_add_(0, owners, (overlap >= GOOD_OVERLAP).float())
+    spared.index_add_(0, shadow_owners, covered.float())
+    punished = (spared == 0).flatten()
     punished[flat] = True
-    return Assignment(flat, learnt[pair_face], quality, punished.view_as(scores))
+    return Assignment(flat, learnt[pair_face], fit**QUALITY_POWER, punished.view_as(scores))
 
 
 def _areas(boxes: torch.Tensor) -> torch.Tensor:
