@@ -1,9 +1,9 @@
 """Task-aligned learning: the net's own predictions decide which anchors learn which face.
 
-Assignment by the product of score and overlap follows TOOD (Feng et al., ICCV 2021), how many anchors
-a face gets SimOTA (YOLOX, Ge et al. 2021), the loss of the scores Generalized Focal Loss (Li et al.,
-NeurIPS 2020), that of the boxes Distance-IoU (Zheng et al., AAAI 2020). Unlike matching by
-fixed anchors it teaches scores how well a box fits, and needs one anchor per cell.
+Which anchors a face gets follows TOOD (Feng et al., ICCV 2021), how many of them SimOTA (YOLOX, Ge
+et al. 2021), the loss of the scores Generalized Focal Loss (Li et al., NeurIPS 2020), that of the
+boxes Distance-IoU (Zheng et al., AAAI 2020). Unlike matching by fixed anchors it teaches scores how
+well a box fits, and needs one anchor per cell.
 """
 
 from __future__ import annotations
