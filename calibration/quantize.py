@@ -18,7 +18,7 @@ TARGETS = ("onnx", "openvino", "tflite", "tensorrt")
 DEFAULT_METHODS = {
     "onnx": "mse",
     "tflite": "percentile",
-    "openvino": "minmax",
+    "openvino": "mse",
     "tensorrt": "minmax",
 }
 

@@ -123,7 +123,7 @@ def _light(system: str, small: Phase) -> Recipe:
 # al. 2020).
 TASK_ALIGNED = Recipe(
     preset="",
-    phases=(Phase(9000, 320, 32), Phase(2800, 640, 8, (0.6, 1.4))),
+    phases=(Phase(7900, 320, 32), Phase(2000, 640, 8, (0.6, 1.4))),
     assignment="aligned",
     learning_rate=2e-2,
     weight_decay=5e-4,
@@ -149,7 +149,7 @@ LIGHT = {
         for system in ("refineface", "isrn", "df2s2", "fanet")
     },
     "nano": replace(
-        TASK_ALIGNED, learning_rate=3e-2, phases=(Phase(12500, 320, 32), TASK_ALIGNED.phases[1])
+        TASK_ALIGNED, learning_rate=3e-2, phases=(Phase(10600, 320, 32), TASK_ALIGNED.phases[1])
     ),
 }
 
