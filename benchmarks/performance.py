@@ -22,6 +22,7 @@ from edgeface.bundle import write_atomic
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "performance.md"
+MODELS = ("retinaface_mobilenet025", "edgeface_nano")
 YUNET = ("yunet_s_640_640.onnx", "yunet_n_dynamic.onnx")
 CHECKPOINT = "retinaface_mobilenet025_community.safetensors"
 RETINAFACE = "retinaface_community.onnx"
@@ -68,7 +69,8 @@ def main() -> int:
         runs = {
             "against": [
                 *BENCH,
-                *("--rounds", str(args.rounds), "--stages", "--against", *peers, *accuracy),
+                *("--model", *MODELS, "--rounds", str(args.rounds), "--stages"),
+                *("--against", *peers, *accuracy),
                 *("--plot", str(images / "performance.png"), "--json", str(args.json)),
             ],
             "growth": [
