@@ -27,7 +27,7 @@ from edgeface.calibration.draw import draw
 from edgeface.calibration.histogram import METHODS
 from edgeface.calibration.publish import Judge
 from edgeface.calibration.quantize import (
-    DEFAULT_METHODS,
+    DEFAULT_METHOD,
     TARGETS,
     QuantizationOptions,
     quantize,
@@ -59,7 +59,7 @@ class Case:
     @property
     def method(self) -> str:
         """The method that runs."""
-        return self.options.method or DEFAULT_METHODS[self.target]
+        return self.options.method or DEFAULT_METHOD
 
     @property
     def label(self) -> str:

@@ -14,13 +14,8 @@ from edgeface.calibration.ranges import Frame, Progress
 from edgeface.errors import CalibrationError, EdgeFaceError, InvalidOptionError
 
 TARGETS = ("onnx", "openvino", "tflite", "tensorrt")
-# What kept most of fp32's average precision on the shipped net, of what was tried.
-DEFAULT_METHODS = {
-    "onnx": "mse",
-    "tflite": "percentile",
-    "openvino": "mse",
-    "tensorrt": "minmax",
-}
+# What kept most of fp32's average precision on the shipped nets, of what was tried.
+DEFAULT_METHOD = "mse"
 
 
 @dataclass(frozen=True)
@@ -29,7 +24,7 @@ class QuantizationOptions:
 
     Attributes:
         method: how ranges of activations are found: "minmax", "percentile", "entropy" or "mse";
-            None: the best of the target. OpenVINO and TensorRT have no entropy.
+            None: least squared error. OpenVINO and TensorRT have no entropy.
         per_channel: one scale per output channel of a weight, instead of one per weight.
         keep_float: names of layers that stay in float, of ``quantizable_layers``.
     """
@@ -122,7 +117,7 @@ def check_target(target: str) -> None:
 def check_method(target: str, method: str | None) -> str:
     """The method to use; raises InvalidOptionError for one that the target lacks."""
     if method is None:
-        return DEFAULT_METHODS[target]
+        return DEFAULT_METHOD
     known = METHODS if target in ("onnx", "tflite") else nncf.METHODS
     if method not in known:
         raise InvalidOptionError(

@@ -34,7 +34,7 @@ def add_calibration_options(parser: argparse.ArgumentParser) -> None:
     add_draw_options(group)
     group.add_argument(
         "--method", metavar="NAME",
-        help="minmax, percentile, entropy or mse (default: the best of each target)",
+        help="minmax, percentile, entropy or mse (default: mse)",
     )  # fmt: skip
     group.add_argument(
         "--per-tensor", action="store_true", help="one scale per weight instead of one per channel"
