@@ -85,12 +85,14 @@ def calibration_set(
 
 def describe(calibration: CalibrationSet, args: argparse.Namespace) -> dict[str, Any]:
     """What the manifest of a bundle says of its calibration."""
+    from edgeface.calibration.quantize import DEFAULT_METHOD
+
     return {
         "sha256": calibration.digest,
         "pictures": len(calibration),
         "strategy": calibration.strategy,
         "seed": calibration.seed,
-        "method": args.method or "the best of each target",
+        "method": args.method or DEFAULT_METHOD,
     }
 
 
