@@ -28,6 +28,7 @@ from edgeface.hardware import host
 from edgeface.imageio import Picture, check_color, read_image
 from edgeface.lanes import Lane, Lanes
 from edgeface.pipeline import Pipeline
+from edgeface.postprocess import DEFAULT_SCORE_THRESHOLD
 from edgeface.preprocess import check_input_size
 from edgeface.runtimes.base import backend as find_backend
 from edgeface.startup import Explanation, start
@@ -98,7 +99,7 @@ class Detector:
         model: str | Path | Bundle = "retinaface_mobilenet025",
         precision: str = "auto",
         input_size: int | tuple[int, int] | None = 640,
-        score_threshold: float = 0.5,
+        score_threshold: float = DEFAULT_SCORE_THRESHOLD,
         nms_threshold: float = 0.4,
         max_faces: int | None = None,
         min_face: int | None = None,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edgeface.errors import InvalidOptionError
 from edgeface.faces import Faces
 from edgeface.motion import Motion, centre_size, face_size, first_spread
+from edgeface.postprocess import DEFAULT_SCORE_THRESHOLD
 from edgeface.smoothing import one_euro
 
 # Each side of a box is widened by that share of it before overlaps are measured.
@@ -93,7 +94,7 @@ class Tracker:
         self,
         *,
         every: int = 1,
-        new_score: float = 0.5,
+        new_score: float = DEFAULT_SCORE_THRESHOLD,
         min_hits: int = 2,
         hold: float = 0.0,
         max_lost: float = 1.0,

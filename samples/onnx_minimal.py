@@ -57,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("bundle", type=Path, help="folder of a model")
     parser.add_argument("image", type=Path, help="binary PPM")
-    parser.add_argument("--score", type=float, default=0.5, help="least score (default: 0.5)")
+    parser.add_argument("--score", type=float, default=0.4, help="least score (default: 0.4)")
     args = parser.parse_args()
 
     manifest = json.loads((args.bundle / "manifest.json").read_text())

@@ -178,7 +178,7 @@ def test_a_half_written_shard_does_not_count(photos: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        ({"score_threshold": 0.9}, "score_threshold 0.5"),
+        ({"score_threshold": 0.9}, "score_threshold 0.4"),
         ({"input_size": (320, 320)}, "input_size 640"),
     ],
 )

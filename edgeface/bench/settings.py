@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgeface.postprocess import DEFAULT_SCORE_THRESHOLD
 from edgeface.preprocess import InputSize
 
 
@@ -19,6 +20,6 @@ class Settings:
     """
 
     input_size: InputSize = 640
-    score_threshold: float = 0.5
+    score_threshold: float = DEFAULT_SCORE_THRESHOLD
     nms_threshold: float = 0.4
     max_faces: int | None = None

@@ -20,6 +20,7 @@ from edgeface.cli.progress import track
 from edgeface.errors import InferenceError, InvalidImageError, missing_extra
 from edgeface.imageio import read_image
 from edgeface.outputs import OUTPUTS, Output, Shot
+from edgeface.postprocess import DEFAULT_SCORE_THRESHOLD
 from edgeface.video import Video
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     detector.add_argument(
         "--score-threshold",
         type=float,
-        default=0.5,
+        default=DEFAULT_SCORE_THRESHOLD,
         metavar="S",
         help="drop faces that score less (default: %(default)s)",
     )

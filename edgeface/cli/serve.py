@@ -10,6 +10,7 @@ from contextlib import suppress
 from edgeface.cli import complain
 from edgeface.cli.options import add_frame_options
 from edgeface.errors import InvalidOptionError, missing_extra
+from edgeface.postprocess import DEFAULT_SCORE_THRESHOLD
 
 EPILOG = """\
 examples:
@@ -61,7 +62,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )  # fmt: skip
     detector = add_frame_options(parser)
     detector.add_argument(
-        "--score-threshold", type=float, default=0.5, metavar="S",
+        "--score-threshold", type=float, default=DEFAULT_SCORE_THRESHOLD, metavar="S",
         help="drop faces that score less; the page can change it (default: %(default)s)",
     )  # fmt: skip
 

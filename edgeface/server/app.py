@@ -24,6 +24,7 @@ import edgeface
 from edgeface.detector import Detector
 from edgeface.errors import EdgeFaceError, InvalidImageError
 from edgeface.imageio import read_image
+from edgeface.postprocess import DEFAULT_SCORE_THRESHOLD
 from edgeface.server.limits import Guard, Limits, cookie_name, cookie_value, problem
 from edgeface.server.live import BOUNDARY, Live, above
 from edgeface.server.reference import reference_page
@@ -38,7 +39,7 @@ def create_app(
     detector: Detector,
     live: Live | None = None,
     *,
-    threshold: float = 0.5,
+    threshold: float = DEFAULT_SCORE_THRESHOLD,
     limits: Limits | None = None,
     host: str = "127.0.0.1",
 ) -> FastAPI:
