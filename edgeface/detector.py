@@ -23,12 +23,11 @@ from edgeface.errors import (
     InvalidOptionError,
     NumericalError,
 )
-from edgeface.faces import Faces
+from edgeface.faces import DEFAULT_SCORE_THRESHOLD, Faces
 from edgeface.hardware import host
 from edgeface.imageio import Picture, check_color, read_image
 from edgeface.lanes import Lane, Lanes
 from edgeface.pipeline import Pipeline
-from edgeface.postprocess import DEFAULT_SCORE_THRESHOLD
 from edgeface.preprocess import check_input_size
 from edgeface.runtimes.base import backend as find_backend
 from edgeface.startup import Explanation, start

@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 
-# On WIDER FACE the shipped models find a fifth more faces above it than above 0.5, for two false
-# alarms in three pictures instead of one in eight.
-DEFAULT_SCORE_THRESHOLD = 0.4
-
 # What a network says of a box or a point that no face explains: 30 anchors away, or e^60 times the
 # anchor's size.
 _ABSURD = 300.0

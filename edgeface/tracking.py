@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.errors import InvalidOptionError
-from edgeface.faces import Faces
+from edgeface.faces import DEFAULT_SCORE_THRESHOLD, Faces
 from edgeface.motion import Motion, centre_size, face_size, first_spread
-from edgeface.postprocess import DEFAULT_SCORE_THRESHOLD
 from edgeface.smoothing import one_euro
 
 # Each side of a box is widened by that share of it before overlaps are measured.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgeface.postprocess import DEFAULT_SCORE_THRESHOLD
+from edgeface.faces import DEFAULT_SCORE_THRESHOLD
 from edgeface.preprocess import InputSize
 
 

@@ -18,9 +18,9 @@ from edgeface.cli.files import Source, check_outputs, collect, plan_drawings
 from edgeface.cli.options import add_frame_options
 from edgeface.cli.progress import track
 from edgeface.errors import InferenceError, InvalidImageError, missing_extra
+from edgeface.faces import DEFAULT_SCORE_THRESHOLD
 from edgeface.imageio import read_image
 from edgeface.outputs import OUTPUTS, Output, Shot
-from edgeface.postprocess import DEFAULT_SCORE_THRESHOLD
 from edgeface.video import Video
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from edgeface.cli import complain
 from edgeface.cli.options import add_frame_options
 from edgeface.errors import InvalidOptionError, missing_extra
-from edgeface.postprocess import DEFAULT_SCORE_THRESHOLD
+from edgeface.faces import DEFAULT_SCORE_THRESHOLD
 
 EPILOG = """\
 examples:

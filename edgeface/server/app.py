@@ -23,8 +23,8 @@ from starlette.responses import RedirectResponse
 import edgeface
 from edgeface.detector import Detector
 from edgeface.errors import EdgeFaceError, InvalidImageError
+from edgeface.faces import DEFAULT_SCORE_THRESHOLD
 from edgeface.imageio import read_image
-from edgeface.postprocess import DEFAULT_SCORE_THRESHOLD
 from edgeface.server.limits import Guard, Limits, cookie_name, cookie_value, problem
 from edgeface.server.live import BOUNDARY, Live, above
 from edgeface.server.reference import reference_page

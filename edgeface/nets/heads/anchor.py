@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -32,15 +33,27 @@ def per_anchor(maps: torch.Tensor, anchors_per_cell: int) -> torch.Tensor:
 
 
 class LevelHead(nn.Module):
-    """Class, box and landmark convolutions of one level."""
+    """Class, box and landmark convolutions of one level.
 
-    def __init__(self, width: int, anchors_per_cell: int, kernel: int = 1) -> None:
+    Args:
+        width: channels of the level.
+        anchors_per_cell: anchors of each cell.
+        kernel: side of the convolutions.
+        prior: probability at which every anchor starts as a face; None for torch's own biases.
+    """
+
+    def __init__(
+        self, width: int, anchors_per_cell: int, kernel: int = 1, prior: float | None = None
+    ) -> None:
         super().__init__()
         padding = kernel // 2
         self.classes = nn.Conv2d(width, anchors_per_cell * 2, kernel, padding=padding)
         self.boxes = nn.Conv2d(width, anchors_per_cell * 4, kernel, padding=padding)
         self.landmarks = nn.Conv2d(width, anchors_per_cell * 10, kernel, padding=padding)
         self.anchors_per_cell = anchors_per_cell
+        if prior is not None:
+            logits = torch.tensor([0.0, math.log(prior / (1 - prior))])
+            self.classes.bias = nn.Parameter(logits.repeat(anchors_per_cell))
 
     def forward(self, level: torch.Tensor) -> LevelOutput:
         """Map (N, width, H, W) to the outputs of its H * W * anchors_per_cell anchors."""
@@ -64,12 +77,16 @@ class LevelHead(nn.Module):
 
 
 class AnchorHead(nn.Module):
-    """One ``LevelHead`` per level, as the light models have it."""
+    """One ``LevelHead`` per level, as the light models have it; the arguments are its."""
 
-    def __init__(self, width: int, levels: tuple[AnchorLevel, ...]) -> None:
+    def __init__(
+        self, width: int, levels: tuple[AnchorLevel, ...], prior: float | None = None
+    ) -> None:
         super().__init__()
         self.width = width
-        self.levels = nn.ModuleList(LevelHead(width, level.per_cell) for level in levels)
+        self.levels = nn.ModuleList(
+            LevelHead(width, level.per_cell, prior=prior) for level in levels
+        )
 
     def forward(self, pyramid: list[torch.Tensor]) -> list[LevelOutput]:
         """Map pyramid levels, finest first, to their outputs."""

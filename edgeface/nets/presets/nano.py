@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import nn
 
 from edgeface.anchors import AnchorLevel, AnchorSpec
@@ -34,10 +32,6 @@ def edgeface_nano(width: int = 64, depth: int = 2) -> DetectorNet:
         depth: separable 3x3 convolutions between a pyramid level and its predictions.
     """
     backbone = DirectMobileNet025()
-    head = AnchorHead(width, ANCHORS.levels)
-    for level in head.levels:
-        nn.init.zeros_(level.classes.bias)  # type: ignore[union-attr, arg-type]
-        level.classes.bias.data[1::2] = -math.log((1 - PRIOR) / PRIOR)  # type: ignore[union-attr, index]
     return DetectorNet(
         backbone,
         FeaturePyramid(backbone.stages, width, leak=0.0, smoothing=separable_bn),
@@ -47,6 +41,6 @@ def edgeface_nano(width: int = 64, depth: int = 2) -> DetectorNet:
             )
             for _ in ANCHORS.levels
         ),
-        head,
+        AnchorHead(width, ANCHORS.levels, PRIOR),
         ANCHORS,
     )
