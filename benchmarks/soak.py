@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 
 import cv2
@@ -32,7 +31,7 @@ GRIDS = (0, 1, 2, 4)
 SAMPLES = 120
 WARM_UP = 0.2
 MAX_SLOPE = 1.0
-NOISE_MIB = 0.5
+NOISE_MIB = 1.0
 MAX_DRIFT = 0.1
 
 
@@ -103,7 +102,10 @@ def pictures() -> list[NDArray[np.uint8]]:
 
 
 def soak(detector: Detector, seconds: float, fps: float) -> Run:
-    """Detect for that long, at most ``fps`` frames a second."""
+    """Detect for that long, at most ``fps`` frames a second.
+
+    Memory is looked at between rounds over all pictures: the buffers of each size differ.
+    """
     frames = pictures()
     times: list[list[float]] = [[] for _ in frames]
     samples: list[Sample] = []
@@ -111,19 +113,17 @@ def soak(detector: Detector, seconds: float, fps: float) -> Run:
     for frame in frames:
         detector(frame)
     began = time.monotonic()
-    for number in cycle(range(len(frames))):
-        now = time.monotonic() - began
+    while (now := time.monotonic() - began) < seconds:
         if now >= len(samples) * seconds / SAMPLES:
             samples.append(sample(now))
-        if now >= seconds:
-            break
-        started = time.process_time()
-        faces += len(detector(frames[number]))
-        times[number].append(time.process_time() - started)
-        time.sleep(max(0.0, 1 / fps - (time.monotonic() - began - now)))
+        for number, frame in enumerate(frames):
+            started, due = time.process_time(), time.monotonic() + 1 / fps
+            faces += len(detector(frame))
+            times[number].append(time.process_time() - started)
+            time.sleep(max(0.0, due - time.monotonic()))
+    samples.append(sample(now))
     relative = [np.array(kind) / np.median(kind) for kind in times]
-    rounds = min(map(len, relative))
-    return Run(samples, np.stack([kind[:rounds] for kind in relative], 1).ravel(), faces)
+    return Run(samples, np.stack(relative, 1).ravel(), faces)
 
 
 def table(run: Run) -> str:

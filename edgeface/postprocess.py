@@ -121,7 +121,7 @@ def decode(offsets: Floats, priors: Floats, variances: tuple[float, float]) -> F
         float32 (N, 2 + L, 2): top left and bottom right corner of the box, then the landmarks.
     """
     centres, sizes = priors[:, None, :2], priors[:, None, 2:]
-    pairs = offsets.reshape(len(offsets), -1, 2)
+    pairs = offsets.reshape(len(offsets), offsets.shape[1] // 2, 2)
     halves = np.exp(pairs[:, 1] * variances[1])
     halves *= priors[:, 2:] / 2
     points: Floats = pairs * variances[0]
