@@ -31,7 +31,7 @@ def watched(**options: object) -> Iterator[tuple[Detector, list[tuple[int, int]]
         yield detector, sizes
 
 
-def assert_same(found: Faces, expected: Faces, tolerance: float = 8) -> None:
+def assert_same(found: Faces, expected: Faces, tolerance: float = 10) -> None:
     assert found.boxes == pytest.approx(expected.boxes, abs=tolerance)
     assert found.landmarks == pytest.approx(expected.landmarks, abs=tolerance)
 
