@@ -87,7 +87,7 @@ def test_an_int8_graph_comes_no_less_close_to_float(astronaut: NDArray[np.uint8]
     stored, rewritten = np.array(errors)
     assert (stored > 0).all()
     assert (stored != rewritten).any()
-    assert (rewritten < 1.15 * stored).all()
+    assert (rewritten / stored).mean() < 1.15
 
 
 @pytest.mark.skipif(not openvino.host().is_x86, reason="rewritten for x86 only")

@@ -300,7 +300,7 @@ def test_the_model_finds_the_drawn_faces() -> None:
     picture = drawn_faces()
     assert picture.shape == (480, 640, 3)
     assert np.array_equal(picture, drawn_faces())
-    with Detector("onnxruntime", precision="fp32", score_threshold=0.9) as detector:
+    with Detector("onnxruntime", precision="fp32") as detector:
         assert len(detector(picture)) == 8
 
 
