@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
 Picture: TypeAlias = NDArray[np.uint8]
 
-NMS_THRESHOLD = 0.4
+# No suppression: where two boxes overlap by just as much as NMS bears, rounding decides.
+NMS_THRESHOLD = 1.0
 LARGEST_EXPONENT = 700.0
 TENSORRT, REFERENCE = "tensorrt", "onnxruntime"
 CANDIDATES = slice(30, 60)
