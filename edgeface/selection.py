@@ -89,7 +89,7 @@ def rank(
         if measured:
             merit = _told(best) if best else f"{merit}; {_unmeasured(name, measured)}"
         candidate = _candidate(
-            backends[name], verdicts[name], bundle, precision, input_size, merit, best
+            host, backends[name], verdicts[name], bundle, precision, input_size, merit, best
         )
         shrinks = candidate.artifact is not None and _shrinks(candidate.artifact, input_size)
         behind = shrinks or (best is not None and not best.works)
@@ -114,6 +114,7 @@ def uninstalled(
 
 
 def _candidate(
+    host: Host,
     backend: Backend,
     verdict: Verdict,
     bundle: Bundle,
@@ -124,7 +125,7 @@ def _candidate(
 ) -> Candidate:
     """Find what a backend would load, or why it cannot be used."""
     name = backend.name
-    precisions = _precisions(verdict, backend) if precision == "auto" else (precision,)
+    precisions = _precisions(host, verdict, backend) if precision == "auto" else (precision,)
     if best and best.works:
         precisions = (best.precision,)
     artifact = backend.artifact(bundle, precisions)
@@ -160,10 +161,14 @@ def _unmeasured(name: str, measured: Sequence[Measurement]) -> str:
     return f"{told}: 'edgeface tune' would"
 
 
-def _precisions(verdict: Verdict, backend: Backend) -> tuple[str, ...]:
-    """What "auto" takes, the fastest first: on a legacy package int8 is the slowest."""
+def _precisions(host: Host, verdict: Verdict, backend: Backend) -> tuple[str, ...]:
+    """What "auto" takes, the fastest first.
+
+    int8 is the slowest on a legacy package, and on OpenVINO where it computes that in float32.
+    """
     order = backend.precisions
-    return tuple(sorted(order, key="int8".__eq__)) if verdict.legacy else order
+    emulated = backend.name == "openvino" and not host.is_x86
+    return tuple(sorted(order, key="int8".__eq__)) if verdict.legacy or emulated else order
 
 
 def _preference(

@@ -160,6 +160,15 @@ def test_a_legacy_package_runs_fp32_before_int8() -> None:
     assert rank(ARM, legacy, bundle, "int8")[0].artifact == int8
 
 
+def test_openvino_takes_fp32_where_it_computes_int8_in_float() -> None:
+    int8 = Artifact("openvino", "int8", "b.onnx", "0")
+    bundle = replace(BUNDLE, artifacts=(ONNX, int8))
+    only = {"openvino": ALL["openvino"]}
+    assert rank(X86, only, bundle)[0].artifact == int8
+    assert rank(ARM, only, bundle)[0].artifact == ONNX
+    assert rank(ARM, only, bundle, "int8")[0].artifact == int8
+
+
 # What was measured on this machine.
 
 
