@@ -260,6 +260,29 @@ def test_export_command_from_checkpoint_and_from_bundle(
     assert other.open(tflite) == b"tflite [(320, 256), (64, 64)]"
 
 
+@pytest.mark.usefixtures("fake_converters")
+def test_export_command_takes_the_mean_of_several_checkpoints(
+    net: DetectorNet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = net.state_dict()
+    command = ["export", "--preset", PRESET, "-o", str(tmp_path / "mean")]
+    for factor in (1, 2, 6):
+        file = tmp_path / f"{factor}.safetensors"
+        changed = {k: v * factor if v.is_floating_point() else v for k, v in state.items()}
+        safetensors.save_file(changed, file)
+        command += ["--checkpoint", str(file)]
+    assert main(command) == 0
+    bundle = load_bundle(tmp_path / "mean")
+    assert bundle.metadata["source"] == "1.safetensors, 2.safetensors, 6.safetensors"
+    for key, mean in read_bundle_weights(bundle).items():
+        expected = state[key] * 3 if state[key].is_floating_point() else state[key]
+        torch.testing.assert_close(mean, expected)
+
+    safetensors.save_file({"conv.weight": torch.ones(1)}, tmp_path / "other.safetensors")
+    assert main([*command, "--checkpoint", str(tmp_path / "other.safetensors"), "--force"]) == 1
+    assert "expected weights of the same net" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -61,8 +61,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--model", metavar="NAME|DIR", help="a shipped model or a bundle that holds its weights"
     )
     source.add_argument(
-        "--checkpoint", metavar="FILE", type=Path,
-        help="weights of a training run (.safetensors or .pt); needs --preset",
+        "--checkpoint", metavar="FILE", type=Path, action="append",
+        help="weights of a training run (.safetensors or .pt); needs --preset; repeat for the mean "
+        "of several runs' weights",
     )  # fmt: skip
     parser.add_argument("--preset", help="net that the checkpoint belongs to")
     parser.add_argument(
@@ -114,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
         describe_source,
         load_weights,
         read_bundle_weights,
-        read_state_dict,
+        read_mean_weights,
     )
 
     wanted = wanted_files(args.target, args.precision)
@@ -139,8 +140,8 @@ def run(args: argparse.Namespace) -> int:
             "expected --preset with --checkpoint, got none; name the preset that it was trained as"
         )
     else:
-        net = load_weights(args.preset, read_state_dict(args.checkpoint))
-        metadata, card = describe_source(args.checkpoint), None
+        net = load_weights(args.preset, read_mean_weights(args.checkpoint))
+        metadata, card = describe_source(*args.checkpoint), None
     if args.metadata is not None:
         metadata = {**metadata, **_read_metadata(args.metadata)}
     card = args.card or card

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,34 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     return {key.removeprefix("module."): tensor for key, tensor in content.items()}
 
 
+def read_mean_weights(paths: Sequence[Path]) -> dict[str, torch.Tensor]:
+    """Read the mean of several runs' weights (a uniform soup, Wortsman et al. 2022).
+
+    Args:
+        paths: one or more files as ``read_state_dict`` takes them, of runs that branched off the
+            same weights; others have no useful mean.
+
+    Raises:
+        ModelNotFoundError: a file does not exist.
+        CheckpointError: a file holds no state dict, or they are not of the same net.
+    """
+    first, *others = map(read_state_dict, paths)
+    for path, other in zip(paths[1:], others, strict=True):
+        if {key: value.shape for key, value in other.items()} != {
+            key: value.shape for key, value in first.items()
+        }:
+            raise CheckpointError(
+                f"expected weights of the same net in '{paths[0]}' and '{path}', got other names "
+                "or shapes; take checkpoints of one preset"
+            )
+    return {
+        key: torch.stack([value, *(other[key] for other in others)]).mean(0)
+        if others and value.is_floating_point()
+        else value
+        for key, value in first.items()
+    }
+
+
 def read_bundle_weights(bundle: Bundle) -> dict[str, torch.Tensor]:
     """Read the weights that a bundle holds, after checking their hash.
 
@@ -84,10 +112,13 @@ def read_bundle_weights(bundle: Bundle) -> dict[str, torch.Tensor]:
     return state
 
 
-def describe_source(path: str | Path) -> dict[str, str]:
-    """Return metadata that names a checkpoint: its file name and sha256."""
-    path = Path(path)
-    return {"source": path.name, "source_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+def describe_source(*paths: Path) -> dict[str, str]:
+    """Return metadata that names checkpoints: their file names and sha256, with commas."""
+    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    return {
+        "source": ", ".join(path.name for path in paths),
+        "source_sha256": ", ".join(hashes),
+    }
 
 
 def load_weights(preset: str, state: StateDict) -> DetectorNet:
