@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +15,9 @@ from edgeface.faces import Faces
 from edgeface.nets import DetectorNet
 from edgeface.nets.export import ExportGraph, output_names
 from edgeface.postprocess import postprocess
-from edgeface.preprocess import letterbox
+from edgeface.preprocess import Letterbox, letterbox
 from edgeface.training.dataset import Root, held_out
+from edgeface.training.labels import Annotation
 
 LONG_SIDE = 640
 
@@ -32,8 +34,8 @@ class TorchDetector:
         self._long_side = long_side
 
     @torch.inference_mode()
-    def __call__(self, image: NDArray[np.uint8]) -> Faces:
-        """Detect the faces of one picture."""
+    def outputs(self, image: NDArray[np.uint8]) -> tuple[dict[str, NDArray[Any]], Letterbox]:
+        """The graph's outputs for one picture, by name, and how it was put into the frame."""
         blue, green, red = self._pad_value
         frame, placed = letterbox(
             image,
@@ -42,8 +44,14 @@ class TorchDetector:
             pad_value=(blue, green, red),
         )
         outputs = self._graph(torch.from_numpy(frame).to(self._device))
+        named = zip(self._names, outputs, strict=True)
+        return {name: out.cpu().numpy() for name, out in named}, placed
+
+    def __call__(self, image: NDArray[np.uint8]) -> Faces:
+        """Detect the faces of one picture."""
+        outputs, placed = self.outputs(image)
         return postprocess(
-            {name: out.cpu().numpy() for name, out in zip(self._names, outputs, strict=True)},
+            outputs,
             self._anchors,
             placed,
             score_threshold=SCORE_THRESHOLD,
@@ -52,25 +60,26 @@ class TorchDetector:
         )
 
 
+def as_evaluated(annotation: Annotation) -> WiderImage:
+    """A labelled picture in which every valid face counts, in each subset."""
+    return WiderImage(
+        annotation.image,
+        annotation.event,
+        annotation.image.stem,
+        annotation.boxes.astype(np.float64),
+        dict.fromkeys(SUBSETS, ~annotation.ignore),
+    )
+
+
 def held_out_pictures(roots: Sequence[Root], share: float) -> list[WiderImage]:
     """Fully labelled pictures that training does not see; every valid face counts."""
-    pictures = []
-    for root in roots:
-        if root.partial:
-            continue
-        for annotation in root.pictures.annotations:
-            if len(annotation.boxes) and held_out(annotation.image.stem, share):
-                valid = ~annotation.ignore
-                pictures.append(
-                    WiderImage(
-                        annotation.image,
-                        annotation.event,
-                        annotation.image.stem,
-                        annotation.boxes.astype(np.float64),
-                        dict.fromkeys(SUBSETS, valid),
-                    )
-                )
-    return pictures
+    return [
+        as_evaluated(annotation)
+        for root in roots
+        if not root.partial
+        for annotation in root.pictures.annotations
+        if len(annotation.boxes) and held_out(annotation.image.stem, share)
+    ]
 
 
 def held_out_figures(net: DetectorNet, pictures: Sequence[WiderImage]) -> dict[str, float]:

@@ -1,0 +1,195 @@
+"""One ranking for faces of all sizes: a scale and a shift of every anchor's logit (Platt 1999).
+
+How a tiny face scores against a large one is a by-product of a net's losses: each size is ranked
+well, but false alarms among the tiny ones outscore faces that are large. Two numbers for each
+anchor mend that at no cost, for they fold into the class convolution. They are those that give the
+best mean average precision on training pictures, over faces as high as those of WIDER FACE's
+subsets, at both operating points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgeface.anchors import AnchorSpec, level_priors
+from edgeface.errors import TrainingError
+from edgeface.evaluation.average_precision import Detections, wider_average_precision
+from edgeface.evaluation.run import MAX_FACES, NMS_THRESHOLD, SCORE_THRESHOLD
+from edgeface.evaluation.wider import WiderImage
+from edgeface.imageio import read_image
+from edgeface.nets import DetectorNet
+from edgeface.nets.heads.anchor import AnchorHead, LevelHead
+from edgeface.nms import nms
+from edgeface.postprocess import decode
+from edgeface.training.validation import LONG_SIDE, TorchDetector
+
+Floats = NDArray[np.float64]
+
+LONG_SIDES = (LONG_SIDE, None)
+# Least heights in pixels of the faces of WIDER FACE's subsets (Yang et al. 2016, section 3.2).
+HEIGHTS = {"easy": 50, "medium": 30, "hard": 10}
+STEPS = (0.2, 0.1)
+LEAST_GAIN = 2e-5
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What becomes of the logits: ``scales * logit + shifts``, by anchor, finest level first.
+
+    Attributes:
+        scales: float64 (A,), A anchors of a cell of each level in turn.
+        shifts: float64 (A,).
+    """
+
+    scales: Floats
+    shifts: Floats
+
+    @classmethod
+    def none(cls, anchors: AnchorSpec) -> Scaling:
+        """Every logit stays as it is."""
+        count = sum(level.per_cell for level in anchors.levels)
+        return cls(np.ones(count), np.zeros(count))
+
+    def moved(self, index: int, change: float) -> Scaling:
+        """This one with one of its numbers changed: the scales come first."""
+        values = np.concatenate([self.scales, self.shifts])
+        values[index] += change
+        return Scaling(*np.split(values, 2))
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What NMS leaves of one picture, and the anchors that it came from.
+
+    Attributes:
+        boxes: float64 (N, 4), x1, y1, x2, y2 in pixels of the picture.
+        logits: float64 (N,).
+        anchors: int (N,): number of the anchor, as ``Scaling`` counts them.
+        picture: its labels.
+    """
+
+    boxes: Floats
+    logits: Floats
+    anchors: NDArray[np.intp]
+    picture: WiderImage
+
+    def scored(self, scaling: Scaling) -> Detections:
+        """Boxes with the scores of scaled logits."""
+        logits = scaling.scales[self.anchors] * self.logits + scaling.shifts[self.anchors]
+        return Detections.sort(self.boxes, _sigmoid(logits))
+
+
+def find_candidates(
+    net: DetectorNet, pictures: Iterable[WiderImage], long_side: int | None
+) -> list[Candidates]:
+    """Look at every picture at an operating point; NMS is by the scores as they are.
+
+    Raises:
+        InvalidImageError: a picture is unreadable.
+    """
+    detector = TorchDetector(net, long_side)
+    return [_candidates(detector, net.anchors, picture) for picture in pictures]
+
+
+def _candidates(detector: TorchDetector, spec: AnchorSpec, picture: WiderImage) -> Candidates:
+    outputs, placed = detector.outputs(read_image(picture.path))
+    size = placed.network_height, placed.network_width
+    boxes, logits, anchors, first = [], [], [], 0
+    for level in spec.levels:
+        own = outputs[f"logit_{level.stride}"].reshape(-1)
+        index = (_sigmoid(own) > SCORE_THRESHOLD).nonzero()[0]
+        deltas = outputs[f"delta_{level.stride}"].reshape(-1, 4)[index]
+        boxes.append(decode(deltas, level_priors(level, *size)[index], spec.variances))
+        logits.append(own[index])
+        anchors.append(first + index % level.per_cell)
+        first += level.per_cell
+    corners = np.concatenate(boxes) / (placed.scale_x, placed.scale_y)
+    flat, scores = corners.reshape(-1, 4), np.concatenate(logits).astype(np.float64)
+    kept = nms(flat, _sigmoid(scores), NMS_THRESHOLD)[:MAX_FACES]
+    return Candidates(flat[kept], scores[kept], np.concatenate(anchors)[kept], picture)
+
+
+def average_precision(found: Sequence[Candidates], scaling: Scaling) -> dict[str, float]:
+    """AP by the subsets of HEIGHTS."""
+    faces = [one.picture.faces for one in found]
+    keep = {
+        subset: [
+            one.picture.keep["hard"] & (boxes[:, 3] - boxes[:, 1] >= least)
+            for one, boxes in zip(found, faces, strict=True)
+        ]
+        for subset, least in HEIGHTS.items()
+    }
+    return wider_average_precision([one.scored(scaling) for one in found], faces, keep)
+
+
+def fit(views: Sequence[Sequence[Candidates]], anchors: AnchorSpec) -> Scaling:
+    """Climb to the scaling of the best mean AP, one number at a time.
+
+    Args:
+        views: candidates of the pictures at each operating point.
+        anchors: of the net.
+    """
+
+    def quality(scaling: Scaling) -> float:
+        return float(np.mean([[*average_precision(found, scaling).values()] for found in views]))
+
+    return climb(Scaling.none(anchors), quality)
+
+
+def climb(start: Scaling, quality: Callable[[Scaling], float]) -> Scaling:
+    """Change numbers by a step as long as one of them gets better by it, then by smaller steps."""
+    best, height = start, quality(start)
+    for step in STEPS:
+        better = True
+        while better:
+            better = False
+            for index, change in product(range(2 * len(start.scales)), (-step, step)):
+                one = best.moved(index, change)
+                if (one.scales > 0).all() and (value := quality(one)) > height + LEAST_GAIN:
+                    best, height, better = one, value, True
+    return best
+
+
+@torch.no_grad()
+def apply(net: DetectorNet, scaling: Scaling) -> None:
+    """Fold a scaling into the class convolutions.
+
+    Raises:
+        TrainingError: the net's head has no convolution of each level's own.
+    """
+    for level, scales, shifts in zip(own_heads(net), *_by_level(net, scaling), strict=True):
+        both = torch.from_numpy(scales).float().repeat_interleave(2)
+        level.classes.weight *= both[:, None, None, None]
+        assert level.classes.bias is not None
+        level.classes.bias *= both
+        level.classes.bias[1::2] += torch.from_numpy(shifts).float()
+
+
+def own_heads(net: DetectorNet) -> list[LevelHead]:
+    """The head of each level.
+
+    Raises:
+        TrainingError: the net's head has no convolution of each level's own.
+    """
+    if not isinstance(net.head, AnchorHead):
+        raise TrainingError(
+            f"expected a net with a {AnchorHead.__name__}, whose levels have classes of their own, "
+            f"got '{net.preset}' with a {type(net.head).__name__}; its scores stay as they are"
+        )
+    return [head for head in net.head.levels if isinstance(head, LevelHead)]
+
+
+def _by_level(net: DetectorNet, scaling: Scaling) -> tuple[list[Floats], list[Floats]]:
+    ends = np.cumsum([level.per_cell for level in net.anchors.levels])[:-1]
+    return np.split(scaling.scales, ends), np.split(scaling.shifts, ends)
+
+
+def _sigmoid(logits: NDArray[np.floating]) -> NDArray[np.floating]:
+    scores: NDArray[np.floating] = 1 / (1 + np.exp(-logits))
+    return scores

@@ -1,0 +1,140 @@
+"""Scores of small and large faces on one scale: what is chosen, and that it folds exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeface.anchors import AnchorLevel, AnchorSpec
+from edgeface.cli.main import main
+from edgeface.errors import TrainingError
+from edgeface.imageio import read_image
+
+torch = pytest.importorskip("torch")
+safetensors = pytest.importorskip("safetensors.torch")
+
+from edgeface.evaluation.wider import SUBSETS, WiderImage  # noqa: E402
+from edgeface.nets import build  # noqa: E402
+from edgeface.nets.export import ExportGraph  # noqa: E402
+from edgeface.nets.weights import load_weights, read_state_dict  # noqa: E402
+from edgeface.training.ranking import (  # noqa: E402
+    Candidates,
+    Scaling,
+    apply,
+    average_precision,
+    climb,
+    find_candidates,
+    fit,
+)
+from edgeface.training.validation import TorchDetector  # noqa: E402
+
+PRESET = "retinaface_mobilenet025"
+TWO = AnchorSpec((AnchorLevel(8, (16.0,)), AnchorLevel(16, (64.0,))))
+
+
+def picture(boxes: np.ndarray) -> WiderImage:
+    keep = dict.fromkeys(SUBSETS, np.ones(len(boxes), bool))
+    return WiderImage(Path("a.png"), "", "a", boxes, keep)
+
+
+def squares(count: int, side: float, row: float) -> np.ndarray:
+    left = 200.0 * np.arange(count)
+    return np.stack([left, left * 0 + row, left + side, left * 0 + row + side], 1)
+
+
+def crowded_by_tiny_false_alarms() -> Candidates:
+    """Twenty large faces, and as many tiny false alarms, which outscore most of them."""
+    faces, wrong = squares(20, 80, 0), squares(20, 12, 500)
+    return Candidates(
+        np.concatenate([faces, wrong]),
+        np.concatenate([np.linspace(0, 2, 20), np.linspace(1, 1.9, 20)]),
+        np.repeat([1, 0], 20),
+        picture(faces),
+    )
+
+
+def test_false_alarms_of_one_size_fall_below_the_faces_of_another() -> None:
+    found = [crowded_by_tiny_false_alarms()]
+    none = Scaling.none(TWO)
+    assert average_precision(found, none)["easy"] < 0.6
+    chosen = fit([found, found], TWO)
+    best_alarm, best_face = chosen.scales * (1.9, 2) + chosen.shifts
+    assert best_alarm < best_face - 0.5
+    assert average_precision(found, chosen)["easy"] > 0.9
+
+
+def test_what_is_well_ranked_stays() -> None:
+    faces = squares(10, 80, 0)
+    well = Candidates(faces, np.full(10, 0.5), np.full(10, 1), picture(faces))
+    chosen, none = fit([[well]], TWO), Scaling.none(TWO)
+    np.testing.assert_array_equal(chosen.scales, none.scales)
+    np.testing.assert_array_equal(chosen.shifts, none.shifts)
+
+
+def test_it_climbs_to_the_top() -> None:
+    def quality(scaling: Scaling) -> float:
+        return -float(np.abs([*(scaling.scales - (0.7, 1.4)), *(scaling.shifts - (0, -0.5))]).sum())
+
+    chosen = climb(Scaling.none(TWO), quality)
+    np.testing.assert_allclose(chosen.scales, (0.7, 1.4), atol=1e-9)
+    np.testing.assert_allclose(chosen.shifts, (0, -0.5), atol=1e-9)
+
+
+@pytest.mark.parametrize("preset", [PRESET, "edgeface_nano"])
+def test_a_scaling_folds_into_the_logits_alone(preset: str) -> None:
+    net = build(preset).eval()
+    rng = np.random.default_rng(0)
+    per_cell = [level.per_cell for level in net.anchors.levels]
+    scaling = Scaling(rng.uniform(0.5, 2, sum(per_cell)), rng.normal(size=sum(per_cell)))
+    image = rng.integers(0, 255, (96, 128, 3), np.uint8)
+    before, _ = TorchDetector(net).outputs(image)
+    apply(net, scaling)
+    after, _ = TorchDetector(net).outputs(image)
+    first = 0
+    for level, count in zip(net.anchors.levels, per_cell, strict=True):
+        own = slice(first, first + count)
+        logits = before[f"logit_{level.stride}"].reshape(-1, count)
+        expected = logits * scaling.scales[own] + scaling.shifts[own]
+        changed = after[f"logit_{level.stride}"].reshape(-1, count)
+        np.testing.assert_allclose(changed, expected, rtol=1e-4, atol=1e-4)
+        first += count
+    for name in before.keys() - {f"logit_{level.stride}" for level in net.anchors.levels}:
+        np.testing.assert_array_equal(before[name], after[name])
+
+
+def test_candidates_know_their_anchors(data: Path) -> None:
+    """Large faces come from coarse anchors, and no candidate from one that does not exist."""
+    path = sorted((data / "landmarks/images").rglob("*.*"))[0]
+    bundle = Path(__file__).parents[1] / "edgeface/models" / PRESET / "weights.fp32.safetensors"
+    net = load_weights(PRESET, read_state_dict(bundle))
+    labelled = WiderImage(path, "", "a", np.zeros((0, 4)), {})
+    [found] = find_candidates(net, [labelled], 640)
+    faces = TorchDetector(net)(read_image(path))
+    np.testing.assert_allclose(found.boxes[0], faces.boxes[0], atol=30)
+    assert set(found.anchors) <= set(range(6))
+    side = np.sqrt(np.prod(found.boxes[:, 2:] - found.boxes[:, :2], 1))
+    assert np.median(side[found.anchors >= 2]) > np.median(side[found.anchors < 2])
+
+
+def test_the_command_writes_weights_that_load(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = build(PRESET)
+    for number in range(2):
+        safetensors.save_file(net.state_dict(), tmp_path / f"{number}.safetensors")
+    output = tmp_path / "ranked.safetensors"
+    command = ["rank", "--preset", PRESET, "--data", str(data / "wider/train"), "--limit", "2"]
+    command += ["--held-out", "0.001", "-o", str(output)]
+    for number in range(2):
+        command += ["--checkpoint", str(tmp_path / f"{number}.safetensors")]
+    assert main(command) == 0
+    assert "| the pictures (2) | original |" in capsys.readouterr().out
+    assert ExportGraph(load_weights(PRESET, read_state_dict(output)))
+
+
+def test_nets_without_a_head_of_each_level_are_refused() -> None:
+    net = build("fanet_mobilenet025")
+    with pytest.raises(TrainingError, match="its scores stay as they are"):
+        apply(net, Scaling.none(net.anchors))
