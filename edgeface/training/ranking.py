@@ -109,7 +109,7 @@ def _candidates(detector: TorchDetector, spec: AnchorSpec, picture: WiderImage) 
         logits.append(own[index])
         anchors.append(first + index % level.per_cell)
         first += level.per_cell
-    corners = np.concatenate(boxes) / (placed.scale_x, placed.scale_y)
+    corners = np.concatenate(boxes).astype(np.float64) / (placed.scale_x, placed.scale_y)
     flat, scores = corners.reshape(-1, 4), np.concatenate(logits).astype(np.float64)
     kept = nms(flat, _sigmoid(scores), NMS_THRESHOLD)[:MAX_FACES]
     return Candidates(flat[kept], scores[kept], np.concatenate(anchors)[kept], picture)
