@@ -56,9 +56,14 @@ class Run:
 
     @property
     def slope(self) -> float:
-        """Growth of the RSS after the warm-up, in MiB an hour."""
-        hours = [one.seconds / 3600 for one in self.settled]
-        return float(np.polyfit(hours, [one.rss_mib for one in self.settled], 1)[0])
+        """Growth of the RSS after the warm-up, in MiB an hour: the median of all pairs of samples.
+
+        One step does not move it (Theil and Sen): the kernel puts huge pages of 2 MiB together.
+        """
+        hours = np.array([one.seconds / 3600 for one in self.settled])
+        sizes = np.array([one.rss_mib for one in self.settled])
+        earlier, later = np.triu_indices(len(hours), 1)
+        return float(np.median((sizes[later] - sizes[earlier]) / (hours[later] - hours[earlier])))
 
     @property
     def drift(self) -> float:

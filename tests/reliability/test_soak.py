@@ -41,14 +41,19 @@ def test_a_run_that_grows_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     from edgeface.bench.process import Sample
 
-    def run(growth: float, threads: int, late: float) -> list[str]:
+    def run(growth: float, threads: int, late: float, step: float = 0) -> list[str]:
         seconds = np.linspace(0, 3600, 120)
-        samples = [Sample(s, 100 + growth * s / 3600, 3 + (s > 3000) * threads, 6) for s in seconds]
+        sizes = 100 + growth * seconds / 3600 + step * (seconds > 3000)
+        samples = [
+            Sample(s, size, 3 + (s > 3000) * threads, 6)
+            for s, size in zip(seconds, sizes, strict=True)
+        ]
         cost = np.tile(np.linspace(0.9, 1.1, 100), 30)
         cost[2000:] *= late
         return Run(samples, cost, 1).broken()
 
     assert run(0.5, 0, 1.0) == []
+    assert run(0.5, 0, 1.0, step=2.0) == []
     assert run(2.0, 0, 1.0) == ["RSS grows by at most 1.0 MiB/h"]
     assert run(0.0, 1, 1.0) == ["the number of threads is constant"]
     assert run(0.0, 0, 1.2) == ["p99 drifts by at most 10%"]
