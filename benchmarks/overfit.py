@@ -44,11 +44,13 @@ class Schedule:
     learning_rate: float = 3e-2
 
 
-# A fast rate serves on so few pictures. DF2S2's shared tower has no norms and bears less; ISRN
-# starts from nothing, and ResNet-18 without ImageNet's weights, which the data folder has not.
+# A fast rate serves on so few pictures. DF2S2's shared tower has no norms and bears less; ISRN and
+# edgeface_nano start from nothing, and ResNet-18 without ImageNet's weights, which the data folder
+# has not.
 SCHEDULES = {
     "df2s2_mobilenet025": Schedule(400, 1e-2),
     "df2s2_resnet18": Schedule(300, 1e-2),
+    "edgeface_nano": Schedule(800),
     "fanet_resnet18": Schedule(learning_rate=1e-2),
     "isrn_mobilenet025": Schedule(400),
     "isrn_resnet18": Schedule(500),

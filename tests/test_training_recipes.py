@@ -73,9 +73,9 @@ def test_losses_and_matching() -> None:
     [
         (preset, name)
         for preset in presets()
-        for name in (None, "paper", "short", "aligned")
+        for name in (None, "paper", "short", "aligned", "finish")
         if (preset, name) != ("edgeface_nano", "paper")
-        if name != "aligned" or find_preset(preset).system in ("retinaface", "nano")
+        if name not in ("aligned", "finish") or find_preset(preset).system in ("retinaface", "nano")
     ],
 )
 def test_every_preset_has_recipes_that_it_can_train_by(
