@@ -15,7 +15,7 @@ import sys
 import cv2
 from edgeface import Detector
 image = cv2.resize(cv2.imread(sys.argv[2]), (640, 480))
-detector = Detector(sys.argv[1], threads=2)
+detector = Detector(sys.argv[1], threads=2, score_threshold=0.5)
 for _ in range(100):
     assert len(detector(image)) == 1
 [line] = [line for line in open("/proc/self/status") if line.startswith("VmRSS")]

@@ -98,7 +98,7 @@ def test_a_format_whose_header_edgeface_cannot_read_is_refused() -> None:
 
 @pytest.fixture(scope="module")
 def detector() -> Iterator[Detector]:
-    with Detector("onnxruntime", threads=1) as opened:
+    with Detector("onnxruntime", precision="fp32", threads=1) as opened:
         yield opened
 
 

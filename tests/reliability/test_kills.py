@@ -231,8 +231,10 @@ def test_an_int8_export_over_an_older_bundle(tmp_path: Path) -> None:
     pictures, output = tmp_path / "pictures", tmp_path / "model"
     (pictures / "images").mkdir(parents=True)
     rng, lines = np.random.default_rng(0), []
+    portrait = cv2.imread(str(Path(__file__).parents[2] / "docs/astronaut.jpg"))
     for number in range(80):
-        picture = rng.integers(0, 256, (90, 90, 3), np.uint8)
+        x, y = rng.integers(0, 512 - 90, 2)
+        picture = portrait[y : y + 90, x : x + 90]
         cv2.imwrite(str(pictures / "images" / f"{number}.png"), picture)
         lines += [f"# {number}.png", "10 20 30 40"]
     (pictures / "label.txt").write_text("\n".join(lines))
