@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface import Detector
-from edgeface.bench.process import Sample, sample
+from edgeface.bench.process import Sample, sample, slope
 from edgeface.hardware import host
 
 PORTRAIT = Path(__file__).parents[1] / "docs" / "astronaut.jpg"
@@ -56,14 +56,8 @@ class Run:
 
     @property
     def slope(self) -> float:
-        """Growth of the RSS after the warm-up, in MiB an hour: the median of all pairs of samples.
-
-        One step does not move it (Theil and Sen): the kernel puts huge pages of 2 MiB together.
-        """
-        hours = np.array([one.seconds / 3600 for one in self.settled])
-        sizes = np.array([one.rss_mib for one in self.settled])
-        earlier, later = np.triu_indices(len(hours), 1)
-        return float(np.median((sizes[later] - sizes[earlier]) / (hours[later] - hours[earlier])))
+        """Growth of the RSS after the warm-up, in MiB an hour."""
+        return slope(self.settled)
 
     @property
     def drift(self) -> float:

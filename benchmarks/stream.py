@@ -16,10 +16,9 @@ import time
 from pathlib import Path
 
 import cv2
-import numpy as np
 
 from edgeface import Detector
-from edgeface.bench.process import Sample, sample
+from edgeface.bench.process import Sample, sample, slope
 from edgeface.capture import Capture
 from edgeface.errors import StreamError
 from edgeface.hardware import host
@@ -77,7 +76,6 @@ def table(stats: StreamStats, samples: list[Sample], fps: float, offered: int) -
     """The Markdown table."""
     first, last = samples[0], samples[-1]
     settled = [each for each in samples if each.seconds >= min(WARM_UP, last.seconds / 2)]
-    slope = np.polyfit([s.seconds / 3600 for s in settled], [s.rss_mib for s in settled], 1)[0]
     rows = {
         "length": f"{last.seconds / 60:.1f} min at {fps:g} fps",
         "frames offered, handed out, dropped": f"{offered}, {stats.frames}, {stats.dropped}",
@@ -88,7 +86,7 @@ def table(stats: StreamStats, samples: list[Sample], fps: float, offered: int) -
             f"{first.rss_mib:.1f}, {settled[0].rss_mib:.1f}, "
             f"{max(each.rss_mib for each in samples):.1f}, {last.rss_mib:.1f} MiB"
         ),
-        "RSS slope after warm-up": f"{slope:+.2f} MiB/h",
+        "RSS slope after warm-up": f"{slope(settled):+.2f} MiB/h",
         "threads, start and end": f"{first.threads}, {last.threads}",
         "open files, start and end": f"{first.files}, {last.files}",
         "Python threads after close": str(threading.active_count()),

@@ -216,9 +216,11 @@ def write_bundle(
         InvalidOptionError: something else is in the folder's place.
         OutputError: the disk is full, or the folder cannot be written.
     """
+    from edgeface.nets.weights import to_safetensors
+
     output = Path(output).absolute()
     check_output(output, force)
-    files = {("safetensors", PRECISION): _weights(net), **conversion.contents}
+    files = {("safetensors", PRECISION): to_safetensors(net), **conversion.contents}
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
@@ -293,16 +295,6 @@ def _file_name(format: str, precision: str) -> str:
         return WEIGHTS
     suffix = format if format in FLOAT_FORMATS else f"{format}.onnx"
     return f"model.{precision}.{suffix}"
-
-
-def _weights(net: DetectorNet) -> bytes:
-    from safetensors.torch import save
-
-    content: bytes = save(
-        {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()},
-        {"preset": net.preset},
-    )
-    return content
 
 
 def _move(folder: Path, output: Path, aside: Path) -> None:

@@ -98,7 +98,7 @@ def postprocess(
     corners = decode(offsets, priors, anchors.variances)
     corners /= np.array((letterbox.scale_x, letterbox.scale_y), np.float32)
     boxes = corners[:, :2].reshape(-1, 4)
-    scores: Floats = np.reciprocal(1 + np.exp(np.minimum(-logits, _LEAST)))
+    scores = sigmoid(logits)
     kept = nms(boxes, scores, nms_threshold)
     boxes, scores, landmarks = boxes.take(kept, 0), scores.take(kept), corners.take(kept, 0)[:, 2:]
     limit = np.array((letterbox.width, letterbox.height) * 2, np.float32)
@@ -107,6 +107,12 @@ def postprocess(
     if not inside.all():
         boxes, scores, landmarks = boxes[inside], scores[inside], landmarks[inside]
     return Faces(boxes[:max_faces], scores[:max_faces], landmarks[:max_faces])
+
+
+def sigmoid(logits: Floats) -> Floats:
+    """Scores in 0..1 of logits, without overflow."""
+    scores: Floats = np.reciprocal(1 + np.exp(np.minimum(-logits, _LEAST)))
+    return scores
 
 
 def decode(offsets: Floats, priors: Floats, variances: tuple[float, float]) -> Floats:

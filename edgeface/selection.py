@@ -164,7 +164,7 @@ def _unmeasured(name: str, measured: Sequence[Measurement]) -> str:
 def _precisions(host: Host, verdict: Verdict, backend: Backend) -> tuple[str, ...]:
     """What "auto" takes, the fastest first.
 
-    int8 is the slowest on a legacy package, and on OpenVINO where it computes that in float32.
+    int8 is the slowest on a legacy package, and no gain where OpenVINO computes it in float32.
     """
     order = backend.precisions
     emulated = backend.name == "openvino" and not host.is_x86

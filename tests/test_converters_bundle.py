@@ -168,7 +168,9 @@ def test_artifacts_that_differ_from_torch_are_refused(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("fails_at", ["write_manifest", "_weights", "_move"])
+@pytest.mark.parametrize(
+    "fails_at", ["converters.bundle.write_manifest", "nets.weights.to_safetensors", "_move"]
+)
 @pytest.mark.usefixtures("fake_converters")
 def test_the_old_bundle_survives_a_failure(
     fails_at: str, net: DetectorNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -189,7 +191,7 @@ def test_the_old_bundle_survives_a_failure(
 
         monkeypatch.setattr(Path, "replace", replace)
     else:
-        monkeypatch.setattr(converters_bundle, fails_at, fail)
+        monkeypatch.setattr(f"edgeface.{fails_at}", fail)
     with pytest.raises(OSError, match="no space left"):
         build_bundle("new", PRESET, net.state_dict(), output, {}, force=True)
     assert files(output) == before

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from edgeface.sysfiles import text
 
@@ -25,6 +28,17 @@ def sample(seconds: float) -> Sample:
     status = _status()
     files = len(list(Path("/proc/self/fd").iterdir()))
     return Sample(seconds, _mib(status["VmRSS"]), int(status["Threads"]), files)
+
+
+def slope(samples: Sequence[Sample]) -> float:
+    """Growth of the RSS in MiB an hour: the median over all pairs of samples.
+
+    One step does not move it (Theil and Sen): the kernel puts huge pages of 2 MiB together.
+    """
+    hours = np.array([one.seconds / 3600 for one in samples])
+    sizes = np.array([one.rss_mib for one in samples])
+    earlier, later = np.triu_indices(len(hours), 1)
+    return float(np.median((sizes[later] - sizes[earlier]) / (hours[later] - hours[earlier])))
 
 
 def resident() -> tuple[float, float] | None:

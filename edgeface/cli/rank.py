@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeface.bundle import write_atomic
+from edgeface.cli.files import check_writable
 from edgeface.cli.progress import track
+from edgeface.errors import InvalidOptionError
 
 if TYPE_CHECKING:
     from edgeface.evaluation.wider import WiderImage
@@ -62,14 +64,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Choose, print what it brings, and write the weights."""
-    from safetensors.torch import save
-
-    from edgeface.nets.weights import load_weights, read_mean_weights
+    from edgeface.nets.weights import load_weights, read_mean_weights, to_safetensors
     from edgeface.training import ranking
 
+    check_writable("--output", args.output)
     net = load_weights(args.preset, read_mean_weights(args.checkpoint))
     ranking.own_heads(net)
     pictures = {"the pictures": _pictures(args, False), "held out": _pictures(args, True)}
+    if not pictures["the pictures"]:
+        raise InvalidOptionError(
+            f"expected pictures to choose on, got none: --held-out {args.held_out} takes them all; "
+            "lower it"
+        )
     views = {
         name: [
             ranking.find_candidates(net, track(some, name, unit="picture"), long_side)
@@ -82,8 +88,7 @@ def run(args: argparse.Namespace) -> int:
     print(_table(views, ranking.Scaling.none(net.anchors), scaling))
     print(f"\nscales {scaling.scales.round(2).tolist()}, shifts {scaling.shifts.round(2).tolist()}")
     ranking.apply(net, scaling)
-    state = {name: value.contiguous() for name, value in net.state_dict().items()}
-    write_atomic(args.output, save(state, {"preset": args.preset}))
+    write_atomic(args.output, to_safetensors(net))
     return 0
 
 

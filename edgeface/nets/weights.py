@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load, load_file
+from safetensors.torch import load, load_file, save
 from torch import nn
 
 from edgeface.bundle import Bundle
@@ -110,6 +110,13 @@ def read_bundle_weights(bundle: Bundle) -> dict[str, torch.Tensor]:
         )
     state: dict[str, torch.Tensor] = load(bundle.open(artifact))
     return state
+
+
+def to_safetensors(net: DetectorNet) -> bytes:
+    """A net's weights as a ``.safetensors`` file that names its preset."""
+    state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    content: bytes = save(state, {"preset": net.preset})
+    return content
 
 
 def describe_source(*paths: Path) -> dict[str, str]:

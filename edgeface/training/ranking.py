@@ -26,7 +26,7 @@ from edgeface.imageio import read_image
 from edgeface.nets import DetectorNet
 from edgeface.nets.heads.anchor import AnchorHead, LevelHead
 from edgeface.nms import nms
-from edgeface.postprocess import decode
+from edgeface.postprocess import decode, sigmoid
 from edgeface.training.validation import LONG_SIDE, TorchDetector
 
 Floats = NDArray[np.float64]
@@ -69,20 +69,20 @@ class Candidates:
 
     Attributes:
         boxes: float64 (N, 4), x1, y1, x2, y2 in pixels of the picture.
-        logits: float64 (N,).
+        logits: float32 (N,).
         anchors: int (N,): number of the anchor, as ``Scaling`` counts them.
         picture: its labels.
     """
 
     boxes: Floats
-    logits: Floats
+    logits: NDArray[np.float32]
     anchors: NDArray[np.intp]
     picture: WiderImage
 
     def scored(self, scaling: Scaling) -> Detections:
         """Boxes with the scores of scaled logits."""
         logits = scaling.scales[self.anchors] * self.logits + scaling.shifts[self.anchors]
-        return Detections.sort(self.boxes, _sigmoid(logits))
+        return Detections.sort(self.boxes, sigmoid(logits.astype(np.float32)))
 
 
 def find_candidates(
@@ -103,16 +103,16 @@ def _candidates(detector: TorchDetector, spec: AnchorSpec, picture: WiderImage) 
     boxes, logits, anchors, first = [], [], [], 0
     for level in spec.levels:
         own = outputs[f"logit_{level.stride}"].reshape(-1)
-        index = (_sigmoid(own) > SCORE_THRESHOLD).nonzero()[0]
+        index = (sigmoid(own) > SCORE_THRESHOLD).nonzero()[0]
         deltas = outputs[f"delta_{level.stride}"].reshape(-1, 4)[index]
         boxes.append(decode(deltas, level_priors(level, *size)[index], spec.variances))
         logits.append(own[index])
         anchors.append(first + index % level.per_cell)
         first += level.per_cell
     corners = np.concatenate(boxes).astype(np.float64) / (placed.scale_x, placed.scale_y)
-    flat, scores = corners.reshape(-1, 4), np.concatenate(logits).astype(np.float64)
-    kept = nms(flat, _sigmoid(scores), NMS_THRESHOLD)[:MAX_FACES]
-    return Candidates(flat[kept], scores[kept], np.concatenate(anchors)[kept], picture)
+    flat, found = corners.reshape(-1, 4), np.concatenate(logits)
+    kept = nms(flat, sigmoid(found), NMS_THRESHOLD)[:MAX_FACES]
+    return Candidates(flat[kept], found[kept], np.concatenate(anchors)[kept], picture)
 
 
 def average_precision(found: Sequence[Candidates], scaling: Scaling) -> dict[str, float]:
@@ -132,12 +132,13 @@ def fit(views: Sequence[Sequence[Candidates]], anchors: AnchorSpec) -> Scaling:
     """Climb to the scaling of the best mean AP, one number at a time.
 
     Args:
-        views: candidates of the pictures at each operating point.
+        views: candidates of the pictures at each operating point; a subset of which they have no
+            face does not count.
         anchors: of the net.
     """
 
     def quality(scaling: Scaling) -> float:
-        return float(np.mean([[*average_precision(found, scaling).values()] for found in views]))
+        return float(np.nanmean([[*average_precision(found, scaling).values()] for found in views]))
 
     return climb(Scaling.none(anchors), quality)
 
@@ -188,8 +189,3 @@ def own_heads(net: DetectorNet) -> list[LevelHead]:
 def _by_level(net: DetectorNet, scaling: Scaling) -> tuple[list[Floats], list[Floats]]:
     ends = np.cumsum([level.per_cell for level in net.anchors.levels])[:-1]
     return np.split(scaling.scales, ends), np.split(scaling.shifts, ends)
-
-
-def _sigmoid(logits: NDArray[np.floating]) -> NDArray[np.floating]:
-    scores: NDArray[np.floating] = 1 / (1 + np.exp(-logits))
-    return scores

@@ -141,6 +141,8 @@ FINISHING = replace(
     TASK_ALIGNED, phases=(Phase(950, 640, 8, (0.6, 1.4)),), learning_rate=3e-3, average=0.997
 )
 
+LATER = {ALIGNED: TASK_ALIGNED, FINISH: FINISHING}
+
 # Samples are multiples of the coarsest stride, which is 128 in all but RetinaFace. RetinaFace bears
 # three times its paper's learning rate; FANet collapses at it, and the others keep their papers'.
 LIGHT = {
@@ -192,8 +194,8 @@ def choose_recipe(preset: str, name: str | None) -> Recipe:
                 "is ours; leave the recipe out for the one that it is trained by"
             )
         recipe = PAPERS[found.system]
-    elif name in (ALIGNED, FINISH):
-        recipe = TASK_ALIGNED if name == ALIGNED else FINISHING
+    elif name in LATER:
+        recipe = LATER[name]
     elif name == SHORT:
         recipe = LIGHT[found.system]
         small = recipe.phases[0]
