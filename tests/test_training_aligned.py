@@ -263,5 +263,5 @@ def test_any_anchor_head_learns_by_it_and_others_say_why_not() -> None:
         build_objective(retinaface, replace(recipe, supervision=(("dense", 0.01),)))
     with pytest.raises(TrainingError, match="assignment 'anchors' or 'aligned'"):
         Recipe("edgeface_nano", assignment="magic").check(32)
-    with pytest.raises(TrainingError, match="optimizer 'sgd' or 'adamw'"):
+    with pytest.raises(TrainingError, match="optimizer 'sgd', 'adamw' or 'muon'"):
         Recipe("edgeface_nano", optimizer="magic").check(32)

@@ -1,4 +1,4 @@
-"""Weights of another net as initial weights, and runs by AdamW and task-aligned learning."""
+"""Weights of another net as initial weights, and task-aligned runs by AdamW and Muon."""
 
 from __future__ import annotations
 
@@ -101,9 +101,10 @@ def test_the_command_transfers_and_refuses_two_sources(
     assert "not allowed with argument" in capsys.readouterr().err
 
 
-def test_a_killed_run_by_adamw_resumes_exactly(roots: list[Root], tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_killed_run_resumes_exactly(optimizer: str, roots: list[Root], tmp_path: Path) -> None:
     recipe = replace(
-        choose_recipe(NANO, None), phases=(Phase(STEPS, 64, 2),), optimizer="adamw", held_out=0.0,
+        choose_recipe(NANO, None), phases=(Phase(STEPS, 64, 2),), optimizer=optimizer, held_out=0.0,
         learning_rate=1e-3,
     )  # fmt: skip
 

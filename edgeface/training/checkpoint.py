@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def save_checkpoint(
     folder: Path,
     training: TrainingStep,
     average: AveragedWeights,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     step: int,
 ) -> None:
     """Write the run's state, and the averaged weights apart for whoever wants only those."""
@@ -58,7 +59,7 @@ def save_checkpoint(
             "objective": training.objective.state_dict(),
             "average": average.state,
             "updates": average.updates,
-            "optimizer": optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
         },
         buffer,
     )
@@ -73,7 +74,7 @@ def load_checkpoint(
     folder: Path,
     training: TrainingStep,
     average: AveragedWeights,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
 ) -> int:
     """Restore a run's state and return its step.
 
@@ -93,7 +94,8 @@ def load_checkpoint(
         for name, value in state["average"].items():
             average.state[name].copy_(value)
         average.updates = int(state["updates"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, content in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(content)
         return int(state["step"])
     except TrainingError:
         raise

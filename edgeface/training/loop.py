@@ -29,6 +29,7 @@ from edgeface.training.device import has_bf16, join_processes
 from edgeface.training.guards import check_finite, check_run
 from edgeface.training.log import LogRow, TrainingLog
 from edgeface.training.objectives import BatchTargets, Losses, TrainingStep, build_objective
+from edgeface.training.optimizers import build_optimizers
 from edgeface.training.recipe import Phase, Recipe
 
 
@@ -122,11 +123,11 @@ def train(
             )
     step_module = TrainingStep(net, build_objective(net, recipe))
     step_module.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    optimizer = _optimizer(step_module, recipe)
+    optimizers = build_optimizers(step_module, recipe)
     average = AveragedWeights(net, recipe.average)
     start = 0
     if settings.resume:
-        start = load_checkpoint(settings.output, step_module, average, optimizer)
+        start = load_checkpoint(settings.output, step_module, average, optimizers)
     elif (settings.output / LAST).exists():
         raise TrainingError(
             f"expected a folder without a run in it, but {settings.output / LAST} exists; "
@@ -144,7 +145,7 @@ def train(
         model = nn.parallel.DistributedDataParallel(step_module)
 
     def save(step: int) -> None:
-        save_checkpoint(settings.output, step_module, average, optimizer, step)
+        save_checkpoint(settings.output, step_module, average, optimizers, step)
         figures: dict[str, float] = {}
         if on_checkpoint is not None:
             averaged = _averaged_copy(net, average)
@@ -155,15 +156,17 @@ def train(
     samples_done = 0
     for step, phase, batch in _batches(net, roots, recipe, settings, start, world, rank):
         learning_rate = recipe.learning_rate_at(step)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
         losses = _losses(model, batch, device)
         check_finite("loss", losses.total, step, batch)
-        optimizer.zero_grad(set_to_none=True)
         losses.total.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(step_module.parameters(), recipe.clip)
         check_finite("gradient", norm, step, batch)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         average.update(net)
         samples_done += phase.batch
         done = step + 1
@@ -189,25 +192,6 @@ def train(
         distributed.destroy_process_group()
     net.load_state_dict(average.state)
     return net.eval()
-
-
-def _optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser; the loop sets the learning rate before each step."""
-    groups = _parameter_groups(net, recipe.weight_decay)
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=1.0, betas=(recipe.momentum, 0.999))
-    return torch.optim.SGD(groups, lr=1.0, momentum=recipe.momentum)
-
-
-def _parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Weight decay for convolutions only, not for biases and batch norms."""
-    learnt = [p for p in net.parameters() if p.requires_grad]
-    weights = [p for p in learnt if p.ndim > 1]
-    others = [p for p in learnt if p.ndim <= 1]
-    return [
-        {"params": weights, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
 
 
 def _averaged_copy(net: DetectorNet, average: AveragedWeights) -> DetectorNet:

@@ -64,8 +64,8 @@ class Recipe:
             "aligned": the net's own predictions decide (``objectives.aligned``), and of the
             matching rules only the smallest face counts.
         phases: stretches of training, in order.
-        optimizer: "sgd" with momentum, or "adamw", whose first beta is the momentum and whose
-            weight decay is its own.
+        optimizer: "sgd" with momentum; "adamw", whose first beta is the momentum; or "muon" on
+            kernels with AdamW on the rest. The last two have AdamW's kind of weight decay.
         learning_rate: peak learning rate.
         warm_up: share of all steps over which it rises.
         warm_up_from: share of the peak at which it starts.
@@ -140,7 +140,7 @@ class Recipe:
         expectations = {
             "at least one phase": bool(self.phases),
             "assignment 'anchors' or 'aligned'": self.assignment in ("anchors", "aligned"),
-            "optimizer 'sgd' or 'adamw'": self.optimizer in ("sgd", "adamw"),
+            "optimizer 'sgd', 'adamw' or 'muon'": self.optimizer in ("sgd", "adamw", "muon"),
             "schedule 'step' or 'cosine'": self.schedule in ("step", "cosine"),
             "classification 'ohem' or 'focal'": self.classification in ("ohem", "focal"),
             "positive steps and batches": all(p.steps > 0 and p.batch > 0 for p in self.phases),

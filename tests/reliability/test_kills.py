@@ -303,16 +303,16 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
 
     net = build(MODEL)
     step = TrainingStep(net, build_objective(net, Recipe(MODEL)))
-    average, optimizer = AveragedWeights(net, 0.9), torch.optim.SGD(step.parameters(), 0.1)
-    save_checkpoint(tmp_path, step, average, optimizer, 7)
+    average, optimizers = AveragedWeights(net, 0.9), [torch.optim.SGD(step.parameters(), 0.1)]
+    save_checkpoint(tmp_path, step, average, optimizers, 7)
     child = os.fork()
     if child == 0:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
         try:
-            save_checkpoint(tmp_path, step, average, optimizer, 8)
+            save_checkpoint(tmp_path, step, average, optimizers, 8)
         except OutputError:
             os._exit(3)
         os._exit(4)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 3
-    assert load_checkpoint(tmp_path, step, average, optimizer) == 7
+    assert load_checkpoint(tmp_path, step, average, optimizers) == 7
