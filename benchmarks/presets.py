@@ -35,7 +35,7 @@ from edgeface.converters.tflite import to_tflite
 from edgeface.hardware import host
 from edgeface.nets import DetectorNet, build, presets
 from edgeface.nets.cost import cost
-from edgeface.nets.weights import load_weights, read_bundle_weights
+from edgeface.nets.weights import load_bundle_net
 
 WIDTH, HEIGHT = 640, 480
 FORMATS = ("onnx", "tflite")
@@ -82,7 +82,7 @@ def row(preset: str, models: Path, rounds: int) -> str:
     if not (folder / MANIFEST).is_file():
         export(preset, folder)
     bundle = load_bundle(folder)
-    net = load_weights(bundle.preset, read_bundle_weights(bundle))
+    net = load_bundle_net(bundle)
     spent = cost(net, WIDTH, HEIGHT)
     cells = [net.preset, f"{spent.gmac:.2f}", f"{spent.parameters / 1e6:.2f} M"]
     found = [one for one in bundle.artifacts if one.precision == "fp32" and one.format in FORMATS]

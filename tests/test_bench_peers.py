@@ -36,7 +36,7 @@ def retinaface(tmp_path_factory: pytest.TempPathFactory) -> Path:
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     bundle = load_bundle("retinaface_mobilenet025")
-    net = weights.load_weights(bundle.preset, weights.read_bundle_weights(bundle))
+    net = weights.load_bundle_net(bundle)
     path = tmp_path_factory.mktemp("peer") / "retinaface.onnx"
     path.write_bytes(script.to_onnx(net))
     return path

@@ -24,7 +24,7 @@ from edgeface.converters.parity import (
 )
 from edgeface.converters.tflite import to_tflite
 from edgeface.errors import ConversionError, InvalidOptionError, MissingDependencyError
-from edgeface.nets.weights import load_weights, read_bundle_weights
+from edgeface.nets.weights import load_bundle_net
 from edgeface.preprocess import Letterbox
 from edgeface.runtimes.base import BACKENDS, RuntimeOptions, load
 
@@ -253,7 +253,7 @@ def test_compare_faces_finds_what_moved(net: DetectorNet) -> None:
 def test_shipped_artifacts_equal_their_weights_in_torch() -> None:
     pytest.importorskip("ai_edge_litert")
     bundle = load_bundle("retinaface_mobilenet025")
-    net = load_weights(bundle.preset, read_bundle_weights(bundle))
+    net = load_bundle_net(bundle)
     artifacts = {
         artifact.format: bundle.open(artifact)
         for artifact in bundle.artifacts

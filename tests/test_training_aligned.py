@@ -23,10 +23,12 @@ from edgeface.training.objectives.aligned import (  # noqa: E402
     Assignment,
     aligned_loss,
     assign,
+    quality_focal_loss,
+)
+from edgeface.training.objectives.boxes import (  # noqa: E402
     decode_boxes,
     distance_iou,
     iou,
-    quality_focal_loss,
     share_inside,
 )
 from edgeface.training.recipe import Recipe  # noqa: E402

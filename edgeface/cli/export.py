@@ -113,8 +113,8 @@ def run(args: argparse.Namespace) -> int:
     from edgeface.converters.bundle import MODEL_CARD, check_output, check_static, convert
     from edgeface.nets.weights import (
         describe_source,
+        load_bundle_net,
         load_weights,
-        read_bundle_weights,
         read_mean_weights,
     )
 
@@ -133,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
                 "drop it, the model knows its preset"
             )
         bundle = load_bundle(args.model)
-        net = load_weights(bundle.preset, read_bundle_weights(bundle))
+        net = load_bundle_net(bundle)
         metadata, card = bundle.metadata, bundle.path / MODEL_CARD
     elif args.preset is None:
         raise InvalidOptionError(

@@ -48,12 +48,19 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--resume", action="store_true", help="go on from the output folder")
     parser.add_argument("--steps", type=int, metavar="N", help="stretch the recipe to N steps")
     parser.add_argument("--seed", type=int, metavar="N", help="seed instead of the recipe's")
+    parser.add_argument(
+        "--teacher", metavar="MODEL",
+        help="model with the same anchors whose answers are learnt too: a shipped one's name or a "
+        "folder (with recipes of assignment 'aligned')",
+    )  # fmt: skip
     add_run_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train; returns the exit code."""
+    from edgeface.bundle import load_bundle
     from edgeface.nets import build
+    from edgeface.nets.weights import load_bundle_net
     from edgeface.training.device import is_first_process, prepare
     from edgeface.training.loop import train
     from edgeface.training.recipes import choose_recipe, scale_steps
@@ -66,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
         recipe = replace(recipe, seed=args.seed)
     device = prepare(args.device, args.threads, recipe.seed)
     net = build(args.preset)
-    settings = run_settings(args, device, resume=args.resume)
+    teacher = None if args.teacher is None else load_bundle_net(load_bundle(args.teacher))
+    settings = run_settings(args, device, resume=args.resume, teacher=teacher)
     roots = open_roots(args, args.output)
     pictures = held_out_pictures(roots, recipe.held_out)
 

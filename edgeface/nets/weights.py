@@ -112,6 +112,16 @@ def read_bundle_weights(bundle: Bundle) -> dict[str, torch.Tensor]:
     return state
 
 
+def load_bundle_net(bundle: Bundle) -> DetectorNet:
+    """Build a bundle's net with the weights that the bundle holds, in evaluation mode.
+
+    Raises:
+        ModelNotFoundError: the bundle holds no weights.
+        ModelIntegrityError: they are damaged.
+    """
+    return load_weights(bundle.preset, read_bundle_weights(bundle))
+
+
 def to_safetensors(net: DetectorNet) -> bytes:
     """A net's weights as a ``.safetensors`` file that names its preset."""
     state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}

@@ -42,6 +42,7 @@ class Settings:
         resume: go on from the folder's checkpoint.
         weights: initial weights of the net or of its backbone, in safetensors form.
         transfer: instead, weights of another net; those whose name and shape fit are taken.
+        teacher: a trained net whose answers are learnt too.
         device: "cpu", "cuda" or "cuda:N".
         workers: processes that make samples; 0 makes them in the training process.
         compiled: run the net through ``torch.compile``.
@@ -53,6 +54,7 @@ class Settings:
     resume: bool = False
     weights: Path | None = None
     transfer: Path | None = None
+    teacher: DetectorNet | None = None
     device: str = "cpu"
     workers: int = 1
     compiled: bool = False
@@ -103,6 +105,7 @@ def train(
             last checkpoint stays.
     """
     check_run(net, roots, recipe)
+    objective = build_objective(net, recipe, settings.teacher)
     world, rank = join_processes(settings.device)
     for phase in recipe.phases:
         if phase.batch % world:
@@ -121,7 +124,7 @@ def train(
                 "none; name a checkpoint of the net or its backbone (--weights), or set the "
                 "recipe's fixed_layers to false"
             )
-    step_module = TrainingStep(net, build_objective(net, recipe))
+    step_module = TrainingStep(net, objective)
     step_module.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizers = build_optimizers(step_module, recipe)
     average = AveragedWeights(net, recipe.average)

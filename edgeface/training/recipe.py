@@ -78,6 +78,7 @@ class Recipe:
         focal_alpha: the focal loss's weight of faces; background has the rest to 1.
         focal_gamma: the focal loss's exponent.
         second_matching: rules of the second step of systems that have one.
+        teacher_weight: weight of a teacher's answers, where the run has one.
         supervision: strengths of a system's own training terms and modules, by name; one that is
             not listed has its paper's strength, 0 switches it off.
         fixed_layers: keep the backbone's first two convolutions as the initial weights have them.
@@ -108,6 +109,7 @@ class Recipe:
     focal_gamma: float = 2.0
     matching: Matching = field(default_factory=Matching)
     second_matching: Matching = field(default_factory=Matching)
+    teacher_weight: float = 0.5
     supervision: tuple[tuple[str, float], ...] = ()
     mix: Mix = Mix()
     held_out: float = 0.03

@@ -48,12 +48,19 @@ def training_terms(preset: str) -> Mapping[str, float]:
     return OBJECTIVES[find_preset(preset).system].strengths
 
 
-def build_objective(net: DetectorNet, recipe: Recipe) -> Objective:
+def build_objective(
+    net: DetectorNet, recipe: Recipe, teacher: DetectorNet | None = None
+) -> Objective:
     """Objective of the system that a net belongs to.
 
+    Args:
+        net: the net to train.
+        recipe: what it learns.
+        teacher: a trained net whose answers it learns too, beside assignment "aligned".
+
     Raises:
-        TrainingError: the recipe sets the strength of a term that the system does not have, or
-            asks for an assignment that its head cannot learn by.
+        TrainingError: the recipe sets the strength of a term that the system does not have, asks
+            for an assignment that its head cannot learn by, or the teacher does not fit.
     """
     objective = OBJECTIVES[net.system]
     for term, _ in recipe.supervision:
@@ -64,7 +71,17 @@ def build_objective(net: DetectorNet, recipe: Recipe) -> Objective:
             )
     if recipe.assignment == "aligned":
         _check_aligned(net, recipe)
-        objective = AlignedObjective
+        if teacher is not None and teacher.anchors != net.anchors:
+            raise TrainingError(
+                f"expected a teacher with the anchors of '{net.preset}', got '{teacher.preset}' "
+                "with others; choose one of the same system"
+            )
+        return AlignedObjective(net, recipe, teacher)
+    if teacher is not None:
+        raise TrainingError(
+            "expected assignment 'aligned' in the recipe of a net with a teacher, got "
+            f"'{recipe.assignment}'; choose the recipe 'aligned', or leave the teacher out"
+        )
     return objective(net, recipe)
 
 

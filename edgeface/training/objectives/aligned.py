@@ -17,6 +17,8 @@ from edgeface.anchors import AnchorSpec, prior_boxes
 from edgeface.nets.detector import DetectorNet
 from edgeface.nets.heads.anchor import LevelOutput
 from edgeface.training.objectives.base import BatchTargets, Losses, Objective, mean_count
+from edgeface.training.objectives.boxes import decode_boxes, distance_iou, iou, share_inside
+from edgeface.training.objectives.distillation import distillation_loss
 from edgeface.training.recipe import Recipe
 
 SCORE_POWER, OVERLAP_POWER = 0.5, 6.0
@@ -33,8 +35,8 @@ GOOD_OVERLAP = 0.5
 HIDDEN_SHARE = 0.5
 # Landmark errors, in face sizes, below which the loss is quadratic.
 LANDMARK_BEND = 0.05
-LARGEST_LOG_SIZE = 6.0
-TINY = 1e-7
+# Weight of a teacher's boxes, to its scores' 1.
+BOX_SHARE = 2.0
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,42 @@ class Assignment:
 
 
 class AlignedObjective(Objective):
-    """Scores, boxes and landmarks of any head with one step of anchors."""
+    """Scores, boxes and landmarks of any head with one step of anchors.
+
+    Args:
+        net: the net to train.
+        recipe: the weights of the losses.
+        teacher: a trained net with the same anchors, whose scores and boxes are learnt too.
+    """
+
+    def __init__(
+        self, net: DetectorNet, recipe: Recipe, teacher: DetectorNet | None = None
+    ) -> None:
+        super().__init__(net, recipe)
+        self.teacher = teacher
+        if teacher is not None:
+            teacher.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> AlignedObjective:
+        """Set the mode; the teacher keeps its batch statistics."""
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+        return self
 
     def forward(self, net: DetectorNet, images: torch.Tensor, targets: BatchTargets) -> Losses:
         """Losses of a net on a batch."""
         outputs: list[LevelOutput] = net.training_outputs(images).head
         height, width = images.shape[2:]
-        return aligned_loss(outputs, net.anchors, (height, width), targets, self.recipe)
+        losses = aligned_loss(outputs, net.anchors, (height, width), targets, self.recipe)
+        if self.teacher is None:
+            return losses
+        scores, boxes = distillation_loss(
+            outputs, self.teacher(images), net.anchors, (height, width)
+        )
+        taught = self.recipe.teacher_weight * (scores + BOX_SHARE * boxes)
+        terms = {"taught_scores": scores.detach(), "taught_boxes": boxes.detach()}
+        return Losses(losses.total + taught, {**losses.terms, **terms})
 
 
 def aligned_loss(
@@ -131,16 +162,6 @@ def aligned_loss(
     return Losses(total, {name: value.detach() for name, value in terms.items()})
 
 
-def decode_boxes(
-    priors: torch.Tensor, deltas: torch.Tensor, variances: tuple[float, float]
-) -> torch.Tensor:
-    """Corner boxes (..., A, 4) of deltas (..., A, 4) to centre-size priors (A, 4)."""
-    centres = priors[:, :2] + deltas[..., :2] * variances[0] * priors[:, 2:]
-    logs = (deltas[..., 2:] * variances[1]).clamp(-LARGEST_LOG_SIZE, LARGEST_LOG_SIZE)
-    half = priors[:, 2:] * logs.exp() / 2
-    return torch.cat([centres - half, centres + half], -1)
-
-
 @torch.no_grad()
 def assign(
     scores: torch.Tensor,
@@ -197,34 +218,6 @@ def assign(
     punished = (spared == 0).flatten()
     punished[flat] = True
     return Assignment(flat, learnt[pair_face], fit**QUALITY_POWER, punished.view_as(scores))
-
-
-def _areas(boxes: torch.Tensor) -> torch.Tensor:
-    return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1)
-
-
-def _shared(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    top_left = torch.maximum(boxes[..., :2], others[..., :2])
-    bottom_right = torch.minimum(boxes[..., 2:], others[..., 2:])
-    return (bottom_right - top_left).clamp(min=0).prod(-1)
-
-
-def iou(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """Intersection over union of corner boxes that broadcast to (..., 4)."""
-    shared = _shared(boxes, others)
-    return shared / (_areas(boxes) + _areas(others) - shared).clamp(min=TINY)
-
-
-def share_inside(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """Share of each box's area that lies in the other; corner boxes that broadcast to (..., 4)."""
-    return _shared(boxes, others) / _areas(boxes).clamp(min=TINY)
-
-
-def distance_iou(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """IoU less the squared distance of the centres in diagonals of the common hull: (K,)."""
-    hull = torch.maximum(boxes[:, 2:], others[:, 2:]) - torch.minimum(boxes[:, :2], others[:, :2])
-    apart = (boxes[:, :2] + boxes[:, 2:] - others[:, :2] - others[:, 2:]) / 2
-    return iou(boxes, others) - apart.square().sum(1) / hull.square().sum(1).clamp(min=TINY)
 
 
 def quality_focal_loss(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
