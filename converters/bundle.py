@@ -35,7 +35,6 @@ TARGETS = ("onnx", "openvino", "tflite", "tensorrt")
 FLOAT_FORMATS = ("onnx", "tflite")
 PRECISION = "fp32"
 FLOAT32 = tuple((target, PRECISION) for target in TARGETS)
-WEIGHTS = f"weights.{PRECISION}.safetensors"
 MODEL_CARD = "MODEL_CARD.md"
 # From Linux's fcntl.h and fs.h.
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
@@ -197,6 +196,7 @@ def write_bundle(
     output: str | Path,
     metadata: Mapping[str, Any],
     *,
+    weights: str = PRECISION,
     model_card: str | None = None,
     force: bool = False,
 ) -> Bundle:
@@ -208,6 +208,7 @@ def write_bundle(
         conversion: the converted files.
         output: the folder.
         metadata: licence, training data, recipe and accuracy, for the manifest; JSON types.
+        weights: precision that the net's weights are stored in: "fp32" or "fp16".
         model_card: text of ``MODEL_CARD.md``, if any.
         force: replace a bundle that is already there; it survives where this one fails.
 
@@ -220,7 +221,7 @@ def write_bundle(
 
     output = Path(output).absolute()
     check_output(output, force)
-    files = {("safetensors", PRECISION): to_safetensors(net), **conversion.contents}
+    files = {("safetensors", weights): to_safetensors(net, weights), **conversion.contents}
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
@@ -292,7 +293,7 @@ def build_bundle(
 
 def _file_name(format: str, precision: str) -> str:
     if format == "safetensors":
-        return WEIGHTS
+        return f"weights.{precision}.safetensors"
     suffix = format if format in FLOAT_FORMATS else f"{format}.onnx"
     return f"model.{precision}.{suffix}"
 

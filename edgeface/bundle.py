@@ -28,6 +28,7 @@ ONNX = ".onnx"
 SCHEMA = 1
 SHIPPED = Path(__file__).parent / "models"
 PRECISIONS = ("fp32", "fp16", "int8")
+WEIGHT_PRECISIONS = ("fp32", "fp16")
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from edgeface.converters.report import (
     TensorParity,
 )
 from edgeface.errors import ConversionError, InvalidOptionError
-from edgeface.nets.weights import load_weights, read_bundle_weights
+from edgeface.nets.weights import load_bundle_net, load_weights, read_bundle_weights
 
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")
@@ -260,6 +260,31 @@ def test_export_command_from_checkpoint_and_from_bundle(
     assert tflite is not None
     assert tflite.input_sizes == ((320, 256), (64, 64))
     assert other.open(tflite) == b"tflite [(320, 256), (64, 64)]"
+
+
+@pytest.mark.usefixtures("fake_converters")
+def test_export_command_stores_weights_in_half(net: DetectorNet, tmp_path: Path) -> None:
+    state = dict(net.state_dict())
+    checkpoint, folder = tmp_path / "weights.safetensors", tmp_path / "half"
+    safetensors.save_file(state, checkpoint)
+    command = ["export", "--preset", PRESET, "--store-weights", "fp16"]
+    assert main([*command, "--checkpoint", str(checkpoint), "-o", str(folder)]) == 0
+    bundle = load_bundle(folder)
+    artifact = bundle.find("safetensors", "fp16")
+    assert artifact is not None
+    assert artifact.file == "weights.fp16.safetensors"
+    assert len(bundle.open(artifact)) < 0.6 * checkpoint.stat().st_size
+    read = load_bundle_net(bundle).state_dict()
+    for name, value in state.items():
+        rounded = value.half().float() if value.is_floating_point() else value
+        assert torch.equal(read[name], rounded), name
+
+    name = next(name for name, value in state.items() if value.is_floating_point())
+    state[name] = torch.full_like(state[name], 1e5)
+    safetensors.save_file(state, checkpoint)
+    refused = tmp_path / "refused"
+    assert main([*command, "--checkpoint", str(checkpoint), "-o", str(refused)]) != 0
+    assert not refused.exists()
 
 
 @pytest.mark.usefixtures("fake_converters")

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeface.bundle import PRECISIONS, load_bundle
+from edgeface.bundle import PRECISIONS, WEIGHT_PRECISIONS, load_bundle
 from edgeface.cli.gating import add_gate_options, check_gate_options, make_gate
 from edgeface.cli.progress import track
 from edgeface.cli.quantising import (
@@ -92,6 +92,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--card", metavar="FILE", type=Path, help="model card in Markdown (default: the model's)"
     )
+    parser.add_argument(
+        "--store-weights", metavar="NAME", choices=WEIGHT_PRECISIONS, default=WEIGHT_PRECISIONS[0],
+        help="precision of the training weights in the bundle: fp32, or fp16, to which they are "
+        "rounded before the conversion (default: fp32)",
+    )  # fmt: skip
     add_output_options(parser)
     add_calibration_options(parser)
     add_gate_options(parser)
@@ -116,6 +121,7 @@ def run(args: argparse.Namespace) -> int:
         load_bundle_net,
         load_weights,
         read_mean_weights,
+        round_to_half,
     )
 
     wanted = wanted_files(args.target, args.precision)
@@ -142,6 +148,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         net = load_weights(args.preset, read_mean_weights(args.checkpoint))
         metadata, card = describe_source(*args.checkpoint), None
+    if args.store_weights == "fp16":
+        round_to_half(net)
     if args.metadata is not None:
         metadata = {**metadata, **_read_metadata(args.metadata)}
     card = args.card or card
@@ -160,7 +168,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if gate:
         metadata = {**metadata, "int8": gate.record}
-    write(args, net, conversion, metadata, model_card)
+    write(args, net, conversion, metadata, model_card, args.store_weights)
     return 0
 
 
@@ -183,6 +191,7 @@ def write(
     conversion: Conversion,
     metadata: Mapping[str, Any],
     model_card: str | None = None,
+    weights: str = WEIGHT_PRECISIONS[0],
 ) -> None:
     """Write the bundle that the output options name, and print the comparison and the files."""
     from edgeface.converters.bundle import write_bundle
@@ -193,6 +202,7 @@ def write(
         conversion,
         args.output,
         metadata,
+        weights=weights,
         model_card=model_card,
         force=args.force,
     )

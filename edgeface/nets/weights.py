@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load, load_file, save
 from torch import nn
 
-from edgeface.bundle import Bundle
+from edgeface.bundle import WEIGHT_PRECISIONS, Bundle
 from edgeface.errors import CheckpointError, ModelNotFoundError
 from edgeface.nets.detector import DetectorNet
 from edgeface.nets.presets import build
@@ -96,17 +96,17 @@ def read_mean_weights(paths: Sequence[Path]) -> dict[str, torch.Tensor]:
 
 
 def read_bundle_weights(bundle: Bundle) -> dict[str, torch.Tensor]:
-    """Read the weights that a bundle holds, after checking their hash.
+    """Read the float32 or float16 weights that a bundle holds, after checking their hash.
 
     Raises:
         ModelNotFoundError: the bundle holds no weights.
         ModelIntegrityError: they are damaged.
     """
-    artifact = bundle.find("safetensors", "fp32")
+    artifact = bundle.best(["safetensors"], WEIGHT_PRECISIONS)
     if artifact is None:
         raise ModelNotFoundError(
-            f"expected a bundle with its weights (safetensors, fp32), got '{bundle.path}', which "
-            "has none; export from the checkpoint instead"
+            f"expected a bundle with its weights (safetensors), got '{bundle.path}', which has "
+            "none; export from the checkpoint instead"
         )
     state: dict[str, torch.Tensor] = load(bundle.open(artifact))
     return state
@@ -122,11 +122,36 @@ def load_bundle_net(bundle: Bundle) -> DetectorNet:
     return load_weights(bundle.preset, read_bundle_weights(bundle))
 
 
-def to_safetensors(net: DetectorNet) -> bytes:
-    """A net's weights as a ``.safetensors`` file that names its preset."""
+def to_safetensors(net: DetectorNet, precision: str = "fp32") -> bytes:
+    """A net's weights as a ``.safetensors`` file that names its preset.
+
+    Args:
+        net: any net.
+        precision: "fp32", or "fp16" for half the size; see ``round_to_half``.
+    """
     state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    if precision == "fp16":
+        state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     content: bytes = save(state, {"preset": net.preset})
     return content
+
+
+def round_to_half(net: DetectorNet) -> None:
+    """Round a net's weights to what float16 holds, in place.
+
+    Raises:
+        CheckpointError: a weight or batch statistic is beyond float16's range.
+    """
+    largest = torch.finfo(torch.float16).max
+    for name, value in net.state_dict().items():
+        if not value.is_floating_point():
+            continue
+        if value.abs().max() > largest:
+            raise CheckpointError(
+                f"expected weights within float16's {largest:g}, got {value.abs().max():g} in "
+                f"'{name}'; store them in float32"
+            )
+        value.copy_(value.half())
 
 
 def describe_source(*paths: Path) -> dict[str, str]:
