@@ -9,7 +9,7 @@ import pytest
 from edgeface.errors import InvalidOptionError, TrainingError
 from edgeface.nets import build, find_preset, presets
 from edgeface.training.recipe import Recipe, load_recipe
-from edgeface.training.recipes import LIGHT, PAPERS, choose_recipe, scale_steps
+from edgeface.training.recipes import LIGHT, NAMED, PAPERS, choose_recipe, scale_steps
 
 
 def epochs(recipe: Recipe) -> float:
@@ -73,9 +73,9 @@ def test_losses_and_matching() -> None:
     [
         (preset, name)
         for preset in presets()
-        for name in (None, "paper", "short", "aligned", "finish")
+        for name in (None, "paper", "short", *NAMED)
         if (preset, name) != ("edgeface_nano", "paper")
-        if name not in ("aligned", "finish") or find_preset(preset).system in ("retinaface", "nano")
+        if name not in NAMED or find_preset(preset).system in ("retinaface", "nano")
     ],
 )
 def test_every_preset_has_recipes_that_it_can_train_by(

@@ -15,7 +15,8 @@ from edgeface.nets.registry import find_preset
 from edgeface.training.matching import Matching
 from edgeface.training.recipe import Mix, Phase, Recipe, load_recipe
 
-PAPER, SHORT, ALIGNED, FINISH = "paper", "short", "aligned", "finish"
+PAPER, SHORT = "paper", "short"
+SCRATCH, ALIGNED, FINISH = "scratch", "aligned", "finish"
 
 EPOCH = 12_880
 PLAIN = Mix(mosaic=0.0, zoom_out=0.0, close_up=0.0)
@@ -141,7 +142,23 @@ FINISHING = replace(
     TASK_ALIGNED, phases=(Phase(950, 640, 8, (0.6, 1.4)),), learning_rate=3e-3, average=0.997
 )
 
-LATER = {ALIGNED: TASK_ALIGNED, FINISH: FINISHING}
+# From fresh weights, in as few samples as a CPU bears: small crops first, then larger ones.
+FROM_SCRATCH = replace(
+    TASK_ALIGNED,
+    phases=(
+        Phase(1420, 192, 32, (0.2, 0.7)),
+        Phase(800, 256, 32, (0.25, 0.9)),
+        Phase(400, 320, 16, (0.3, 1.2)),
+        Phase(400, 640, 4, (0.6, 1.4)),
+    ),
+    optimizer="muon",
+    learning_rate=2e-3,
+    momentum=0.95,
+    weight_decay=0.05,
+    average=0.997,
+)
+
+NAMED = {SCRATCH: FROM_SCRATCH, ALIGNED: TASK_ALIGNED, FINISH: FINISHING}
 
 # Samples are multiples of the coarsest stride, which is 128 in all but RetinaFace. RetinaFace bears
 # three times its paper's learning rate; FANet collapses at it, and the others keep their papers'.
@@ -176,9 +193,9 @@ def choose_recipe(preset: str, name: str | None) -> Recipe:
         preset: the net to train; a name or a specification with options.
         name: None for the one behind our weights, or our light one for the system; "paper" for
             the paper's; "short" for the light one's first phase in half batches, for ablations;
-            "aligned" for task-aligned learning from earlier weights, for heads with one step of
-            anchors; "finish" for its end on larger samples; or the path of a JSON file that
-            ``Recipe.save`` wrote.
+            for heads with one step of anchors "scratch", task-aligned learning from fresh
+            weights, "aligned", the same from earlier ones, and "finish", its end on larger
+            samples; or the path of a JSON file that ``Recipe.save`` wrote.
 
     Raises:
         InvalidOptionError: unknown preset.
@@ -194,8 +211,8 @@ def choose_recipe(preset: str, name: str | None) -> Recipe:
                 "is ours; leave the recipe out for the one that it is trained by"
             )
         recipe = PAPERS[found.system]
-    elif name in LATER:
-        recipe = LATER[name]
+    elif name in NAMED:
+        recipe = NAMED[name]
     elif name == SHORT:
         recipe = LIGHT[found.system]
         small = recipe.phases[0]
