@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 import edgeface
-from edgeface.bundle import PRECISIONS, WEIGHT_PRECISIONS, Bundle
+from edgeface.bundle import PRECISIONS, Bundle
 from edgeface.calibration.accuracy import Accuracy, EvaluationData, measure
 from edgeface.calibration.gate import PUBLISH, Verdict
 from edgeface.calibration.latency import interleaved
@@ -243,7 +243,7 @@ def report(
         }
         fp32_milliseconds = milliseconds[fp32.get(file.target, baseline)]
         rows.append(Row(file, runtime, snr, milliseconds[key], fp32_milliseconds, verdicts))
-    weights = bundle.best(["safetensors"], WEIGHT_PRECISIONS)
+    weights = bundle.weights
     return ConversionReport(
         model=bundle.name,
         weights=weights.sha256 if weights else "",

@@ -89,6 +89,11 @@ class Bundle:
         found = (self.find(*one) for one in wanted)
         return next((artifact for artifact in found if artifact is not None), None)
 
+    @property
+    def weights(self) -> Artifact | None:
+        """The training weights, or None."""
+        return self.best(["safetensors"], WEIGHT_PRECISIONS)
+
     def open(self, artifact: Artifact) -> bytes:
         """Read an artifact after checking its hash.
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load, load_file, save
 from torch import nn
 
-from edgeface.bundle import WEIGHT_PRECISIONS, Bundle
+from edgeface.bundle import Bundle
 from edgeface.errors import CheckpointError, ModelNotFoundError
 from edgeface.nets.detector import DetectorNet
 from edgeface.nets.presets import build
@@ -102,7 +102,7 @@ def read_bundle_weights(bundle: Bundle) -> dict[str, torch.Tensor]:
         ModelNotFoundError: the bundle holds no weights.
         ModelIntegrityError: they are damaged.
     """
-    artifact = bundle.best(["safetensors"], WEIGHT_PRECISIONS)
+    artifact = bundle.weights
     if artifact is None:
         raise ModelNotFoundError(
             f"expected a bundle with its weights (safetensors), got '{bundle.path}', which has "

@@ -68,8 +68,8 @@ def build_optimizers(module: nn.Module, recipe: Recipe) -> list[torch.optim.Opti
     """
     learnt = [p for p in module.parameters() if p.requires_grad]
     if recipe.optimizer == "muon":
-        mixing = [p for p in learnt if p.ndim == 4 and p.shape[1] > 1]
-        others = [p for p in learnt if not (p.ndim == 4 and p.shape[1] > 1)]
+        mixing = [p for p in learnt if _mixes_channels(p)]
+        others = [p for p in learnt if not _mixes_channels(p)]
         return [
             ConvolutionMuon(mixing, recipe.weight_decay, recipe.momentum),
             torch.optim.AdamW(_decaying(others, recipe.weight_decay), lr=1.0),
@@ -79,6 +79,10 @@ def build_optimizers(module: nn.Module, recipe: Recipe) -> list[torch.optim.Opti
         betas = recipe.momentum, SECOND_BETA
         return [torch.optim.AdamW(groups, lr=1.0, betas=betas)]
     return [torch.optim.SGD(groups, lr=1.0, momentum=recipe.momentum)]
+
+
+def _mixes_channels(parameter: nn.Parameter) -> bool:
+    return parameter.ndim == 4 and parameter.shape[1] > 1
 
 
 def _decaying(parameters: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
