@@ -96,10 +96,10 @@ def test_a_training_checkpoint(tmp_path: Path) -> None:
     from edgeface.training.objectives import TrainingStep, build_objective
     from edgeface.training.recipe import Recipe
 
-    def start() -> tuple[TrainingStep, AveragedWeights, torch.optim.Optimizer]:
+    def start() -> tuple[TrainingStep, AveragedWeights, list[torch.optim.Optimizer]]:
         net = build(MODEL)
         step = TrainingStep(net, build_objective(net, Recipe(MODEL)))
-        return step, AveragedWeights(net, 0.9), torch.optim.SGD(step.parameters(), 0.1)
+        return step, AveragedWeights(net, 0.9), [torch.optim.SGD(step.parameters(), 0.1)]
 
     run, resumed = start(), start()
     steps = []
