@@ -72,6 +72,22 @@ def test_what_is_well_ranked_stays() -> None:
     np.testing.assert_array_equal(chosen.shifts, none.shifts)
 
 
+def test_the_subset_that_counts_more_wins() -> None:
+    """Few large faces among many false alarms, many tiny ones among few: one has to give way."""
+    large, large_wrong = squares(5, 80, 0), squares(20, 80, 300)
+    tiny, tiny_wrong = squares(20, 12, 600), squares(5, 12, 900)
+    boxes = [large, large_wrong, tiny, tiny_wrong]
+    logits = np.concatenate([np.linspace(0, 1, len(some)) for some in boxes])
+    labelled = picture(np.concatenate([large, tiny]))
+    found = [Candidates(np.concatenate(boxes), logits, np.repeat([1, 0], 25), labelled)]
+    easy, hard = (
+        average_precision(found, fit([found], TWO, importance))
+        for importance in ((1.0, 0.0, 0.0), (0.0, 0.0, 1.0))
+    )
+    assert easy["easy"] > hard["easy"] + 0.02
+    assert hard["hard"] > easy["hard"] + 0.02
+
+
 def test_it_climbs_to_the_top() -> None:
     def quality(scaling: Scaling) -> float:
         return -float(np.abs([*(scaling.scales - (0.7, 1.4)), *(scaling.shifts - (0, -0.5))]).sum())
@@ -138,6 +154,8 @@ def test_the_command_writes_weights_that_load(
         torch.equal(ranked[name], net.state_dict()[name]) for name in ranked.keys() - classes
     )
 
+    assert main([*command, "--importance", "0", "0", "0"]) == 1
+    assert "three numbers from 0 on" in capsys.readouterr().err
     assert main([*command, "--held-out", "1"]) == 1
     assert "expected pictures to choose on, got none" in capsys.readouterr().err
     assert main([*command, "-o", str(tmp_path)]) == 1

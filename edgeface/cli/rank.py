@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="pictures of each folder, spread evenly (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
+        "--importance", nargs=3, metavar=("EASY", "MEDIUM", "HARD"), type=float,
+        default=(1.0, 1.0, 1.0),
+        help="how much faces of 50, 30 and 10 pixels count in the mean (default: alike)",
+    )  # fmt: skip
+    parser.add_argument(
         "--held-out", metavar="SHARE", type=float, default=0.03,
         help="share of the pictures that training held out (default: %(default)s)",
     )  # fmt: skip
@@ -67,6 +73,10 @@ def run(args: argparse.Namespace) -> int:
     from edgeface.nets.weights import load_weights, read_mean_weights, to_safetensors
     from edgeface.training import ranking
 
+    if not all(0 <= value < inf for value in args.importance) or not any(args.importance):
+        raise InvalidOptionError(
+            f"expected --importance of three numbers from 0 on, not all 0, got {args.importance}"
+        )
     check_writable("--output", args.output)
     net = load_weights(args.preset, read_mean_weights(args.checkpoint))
     ranking.own_heads(net)
@@ -84,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         for name, some in pictures.items()
         if some
     }
-    scaling = ranking.fit(views["the pictures"], net.anchors)
+    scaling = ranking.fit(views["the pictures"], net.anchors, args.importance)
     print(_table(views, ranking.Scaling.none(net.anchors), scaling))
     print(f"\nscales {scaling.scales.round(2).tolist()}, shifts {scaling.shifts.round(2).tolist()}")
     ranking.apply(net, scaling)

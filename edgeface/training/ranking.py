@@ -4,7 +4,8 @@ How a tiny face scores against a large one is a by-product of a net's losses: ea
 well, but false alarms among the tiny ones outscore faces that are large. Two numbers for each
 anchor mend that at no cost, for they fold into the class convolution. They are those that give the
 best mean average precision on training pictures, over faces as high as those of WIDER FACE's
-subsets, at both operating points.
+subsets, at both operating points. Tiny faces without a label count as false alarms for large ones
+too, so the subsets are in each other's way; how much each counts is the caller's choice.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ Floats = NDArray[np.float64]
 LONG_SIDES = (LONG_SIDE, None)
 # Least heights in pixels of the faces of WIDER FACE's subsets (Yang et al. 2016, section 3.2).
 HEIGHTS = {"easy": 50, "medium": 30, "hard": 10}
+EQUAL = (1.0, 1.0, 1.0)
 STEPS = (0.2, 0.1)
 LEAST_GAIN = 2e-5
 
@@ -128,17 +130,25 @@ def average_precision(found: Sequence[Candidates], scaling: Scaling) -> dict[str
     return wider_average_precision([one.scored(scaling) for one in found], faces, keep)
 
 
-def fit(views: Sequence[Sequence[Candidates]], anchors: AnchorSpec) -> Scaling:
+def fit(
+    views: Sequence[Sequence[Candidates]],
+    anchors: AnchorSpec,
+    importance: Sequence[float] = EQUAL,
+) -> Scaling:
     """Climb to the scaling of the best mean AP, one number at a time.
 
     Args:
         views: candidates of the pictures at each operating point; a subset of which they have no
             face does not count.
         anchors: of the net.
+        importance: how much each subset of HEIGHTS counts in the mean.
     """
 
     def quality(scaling: Scaling) -> float:
-        return float(np.nanmean([[*average_precision(found, scaling).values()] for found in views]))
+        values = np.array([[*average_precision(found, scaling).values()] for found in views])
+        weights = np.where(np.isnan(values), 0.0, importance)
+        total = float(weights.sum())
+        return float((weights * np.nan_to_num(values)).sum() / total) if total else 0.0
 
     return climb(Scaling.none(anchors), quality)
 
