@@ -49,6 +49,7 @@ def crowded_by_tiny_false_alarms() -> Candidates:
     return Candidates(
         np.concatenate([faces, wrong]),
         np.concatenate([np.linspace(0, 2, 20), np.linspace(1, 1.9, 20)]),
+        np.zeros(40),
         np.repeat([1, 0], 20),
         picture(faces),
     )
@@ -64,12 +65,23 @@ def test_false_alarms_of_one_size_fall_below_the_faces_of_another() -> None:
     assert average_precision(found, chosen)["easy"] > 0.9
 
 
+def test_boxes_of_one_anchor_are_told_apart_by_height() -> None:
+    """No scale or shift can help here: faces and false alarms come from the same anchor."""
+    one = crowded_by_tiny_false_alarms()
+    stretches = np.log((one.boxes[:, 3] - one.boxes[:, 1]) / 16)
+    found = [Candidates(one.boxes, one.logits, stretches, np.zeros(40, int), one.picture)]
+    chosen = fit([found], TWO)
+    assert chosen.slopes[0] > 0
+    assert chosen.slopes[1] == 0
+    assert average_precision(found, chosen)["easy"] > 0.9
+
+
 def test_what_is_well_ranked_stays() -> None:
     faces = squares(10, 80, 0)
-    well = Candidates(faces, np.full(10, 0.5), np.full(10, 1), picture(faces))
+    well = Candidates(faces, np.full(10, 0.5), np.zeros(10), np.full(10, 1), picture(faces))
     chosen, none = fit([[well]], TWO), Scaling.none(TWO)
-    np.testing.assert_array_equal(chosen.scales, none.scales)
-    np.testing.assert_array_equal(chosen.shifts, none.shifts)
+    for name, numbers in vars(none).items():
+        np.testing.assert_array_equal(getattr(chosen, name), numbers)
 
 
 def test_the_subset_that_counts_more_wins() -> None:
@@ -79,7 +91,9 @@ def test_the_subset_that_counts_more_wins() -> None:
     boxes = [large, large_wrong, tiny, tiny_wrong]
     logits = np.concatenate([np.linspace(0, 1, len(some)) for some in boxes])
     labelled = picture(np.concatenate([large, tiny]))
-    found = [Candidates(np.concatenate(boxes), logits, np.repeat([1, 0], 25), labelled)]
+    found = [
+        Candidates(np.concatenate(boxes), logits, np.zeros(50), np.repeat([1, 0], 25), labelled)
+    ]
     easy, hard = (
         average_precision(found, fit([found], TWO, importance))
         for importance in ((1.0, 0.0, 0.0), (0.0, 0.0, 1.0))
@@ -90,11 +104,13 @@ def test_the_subset_that_counts_more_wins() -> None:
 
 def test_it_climbs_to_the_top() -> None:
     def quality(scaling: Scaling) -> float:
-        return -float(np.abs([*(scaling.scales - (0.7, 1.4)), *(scaling.shifts - (0, -0.5))]).sum())
+        off = [scaling.scales - (0.7, 1.4), scaling.shifts - (0, -0.5), scaling.slopes - (0.3, 0)]
+        return -float(np.abs(np.concatenate(off)).sum())
 
     chosen = climb(Scaling.none(TWO), quality)
     np.testing.assert_allclose(chosen.scales, (0.7, 1.4), atol=1e-9)
     np.testing.assert_allclose(chosen.shifts, (0, -0.5), atol=1e-9)
+    np.testing.assert_allclose(chosen.slopes, (0.3, 0), atol=1e-9)
 
 
 @pytest.mark.parametrize("preset", [PRESET, "edgeface_nano"])
@@ -102,7 +118,8 @@ def test_a_scaling_folds_into_the_logits_alone(preset: str) -> None:
     net = build(preset).eval()
     rng = np.random.default_rng(0)
     per_cell = [level.per_cell for level in net.anchors.levels]
-    scaling = Scaling(rng.uniform(0.5, 2, sum(per_cell)), rng.normal(size=sum(per_cell)))
+    scales = rng.uniform(0.5, 2, sum(per_cell))
+    scaling = Scaling(scales, *rng.normal(size=(2, sum(per_cell))))
     image = rng.integers(0, 255, (96, 128, 3), np.uint8)
     before, _ = TorchDetector(net).outputs(image)
     apply(net, scaling)
@@ -111,7 +128,11 @@ def test_a_scaling_folds_into_the_logits_alone(preset: str) -> None:
     for level, count in zip(net.anchors.levels, per_cell, strict=True):
         own = slice(first, first + count)
         logits = before[f"logit_{level.stride}"].reshape(-1, count)
-        expected = logits * scaling.scales[own] + scaling.shifts[own]
+        deltas = before[f"delta_{level.stride}"].reshape(-1, count, 4)
+        stretches = deltas[..., 3] * net.anchors.variances[1]
+        expected = (
+            logits * scaling.scales[own] + scaling.shifts[own] + scaling.slopes[own] * stretches
+        )
         changed = after[f"logit_{level.stride}"].reshape(-1, count)
         np.testing.assert_allclose(changed, expected, rtol=1e-4, atol=1e-4)
         first += count
@@ -128,6 +149,9 @@ def test_candidates_know_their_anchors(data: Path) -> None:
     [found] = find_candidates(net, [labelled], 640)
     faces = TorchDetector(net)(read_image(path))
     height, width = read_image(path).shape[:2]
+    sizes = np.array([16, 32, 64, 128, 256, 512])[found.anchors]
+    network_height = (found.boxes[:, 3] - found.boxes[:, 1]) * min(1, 640 / max(height, width))
+    np.testing.assert_allclose(found.stretches, np.log(network_height / sizes), atol=0.01)
     inside = found.boxes[0].clip(0, (width, height) * 2)
     np.testing.assert_allclose(inside, faces.boxes[0], atol=0.01)
     assert set(found.anchors) <= set(range(6))

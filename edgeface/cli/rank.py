@@ -21,8 +21,8 @@ example:
   edgeface rank --checkpoint runs/first/weights.safetensors --preset retinaface_mobilenet025 \\
       --data WIDER -o runs/first/ranked.safetensors
 
-A scale and a shift of each anchor's logits, chosen for mean average precision on the pictures of
---data and folded into the weights. The table says what it brings there, and on the pictures that
+A scale and a shift of each anchor's logits, and a slope over the height of its box, chosen for mean
+average precision on the pictures of --data and folded into the weights. The table says what it brings there, and on the pictures that
 training held out, which have no part in the choice.
 """
 
@@ -96,7 +96,9 @@ def run(args: argparse.Namespace) -> int:
     }
     scaling = ranking.fit(views["the pictures"], net.anchors, args.importance)
     print(_table(views, ranking.Scaling.none(net.anchors), scaling))
-    print(f"\nscales {scaling.scales.round(2).tolist()}, shifts {scaling.shifts.round(2).tolist()}")
+    for name, numbers in vars(scaling).items():
+        print(f"\n{name} {numbers.round(2).tolist()}", end="")
+    print()
     ranking.apply(net, scaling)
     write_atomic(args.output, to_safetensors(net))
     return 0
