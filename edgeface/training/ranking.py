@@ -2,11 +2,12 @@
 
 How a tiny face scores against a large one is a by-product of a net's losses: each size is ranked
 well, but false alarms among the tiny ones outscore faces that are large. Three numbers for each
-anchor mend that: a scale, a shift, and a slope over the height that the anchor's box comes out
-with. They cost nothing, for the height is the exponential of a channel of the box convolution, and
-so all of them fold into the class convolution. They are those that give the best mean average precision on training pictures, over faces as high as those of WIDER FACE's
-subsets, at both operating points. Tiny faces without a label count as false alarms for large ones
-too, so the subsets are in each other's way; how much each counts is the caller's choice.
+anchor mend that: a scale, a shift, and a slope over the height of the box that the anchor predicts.
+They cost nothing: that height is the exponential of a channel of the box convolution, so all of
+them fold into the class convolution. They are those that give the best mean average precision on
+training pictures, over faces as high as those of WIDER FACE's subsets, at both operating points.
+Tiny faces without a label count as false alarms for large ones too, so the subsets are in each
+other's way; how much each counts is the caller's choice.
 """
 
 from __future__ import annotations
