@@ -48,9 +48,9 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--recipe", metavar="NAME|FILE",
-        help="paper, short (ours, small samples), scratch (ours, from fresh weights), aligned "
-        "(ours, from earlier weights), finish (ours, large samples after aligned) or a JSON file "
-        "(default: ours for this preset)",
+        help="paper, short (ours, small samples), scratch (ours, from fresh weights), further "
+        "(ours, after scratch), aligned (ours, from earlier weights), finish (ours, large samples "
+        "after aligned) or a JSON file (default: ours for this preset)",
     )  # fmt: skip
     parser.add_argument(
         "--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)"

@@ -16,7 +16,7 @@ from edgeface.training.matching import Matching
 from edgeface.training.recipe import Mix, Phase, Recipe, load_recipe
 
 PAPER, SHORT = "paper", "short"
-SCRATCH, ALIGNED, FINISH = "scratch", "aligned", "finish"
+SCRATCH, FURTHER, ALIGNED, FINISH = "scratch", "further", "aligned", "finish"
 
 EPOCH = 12_880
 PLAIN = Mix(mosaic=0.0, zoom_out=0.0, close_up=0.0)
@@ -158,7 +158,17 @@ FROM_SCRATCH = replace(
     average=0.997,
 )
 
-NAMED = {SCRATCH: FROM_SCRATCH, ALIGNED: TASK_ALIGNED, FINISH: FINISHING}
+# On from there, beside a teacher. Best is the mean of the weights before and after.
+FROM_THERE = replace(
+    FROM_SCRATCH,
+    phases=(Phase(1650, 320, 16, (0.3, 1.3)), Phase(780, 640, 8, (0.5, 1.4))),
+    learning_rate=1e-3,
+    average=0.998,
+    teacher_weight=0.25,
+    mix=Mix(mosaic=0.14, zoom_out=0.06, close_up=0.28),
+)
+
+NAMED = {SCRATCH: FROM_SCRATCH, FURTHER: FROM_THERE, ALIGNED: TASK_ALIGNED, FINISH: FINISHING}
 
 # Samples are multiples of the coarsest stride, which is 128 in all but RetinaFace. RetinaFace bears
 # three times its paper's learning rate; FANet collapses at it, and the others keep their papers'.
@@ -194,8 +204,9 @@ def choose_recipe(preset: str, name: str | None) -> Recipe:
         name: None for the one behind our weights, or our light one for the system; "paper" for
             the paper's; "short" for the light one's first phase in half batches, for ablations;
             for heads with one step of anchors "scratch", task-aligned learning from fresh
-            weights, "aligned", the same from earlier ones, and "finish", its end on larger
-            samples; or the path of a JSON file that ``Recipe.save`` wrote.
+            weights, "further" to go on from there, "aligned", the same from earlier ones, and
+            "finish", its end on larger samples; or the path of a JSON file that ``Recipe.save``
+            wrote.
 
     Raises:
         InvalidOptionError: unknown preset.
