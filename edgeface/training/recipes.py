@@ -158,8 +158,8 @@ FROM_SCRATCH = replace(
     average=0.997,
 )
 
-# On from there, beside a teacher. Best is the mean of the weights before and after.
-FROM_THERE = replace(
+# On from FROM_SCRATCH's weights, beside a teacher. Best is the mean of the weights before and after.
+GOING_ON = replace(
     FROM_SCRATCH,
     phases=(Phase(1650, 320, 16, (0.3, 1.3)), Phase(780, 640, 8, (0.5, 1.4))),
     learning_rate=1e-3,
@@ -168,7 +168,7 @@ FROM_THERE = replace(
     mix=Mix(mosaic=0.14, zoom_out=0.06, close_up=0.28),
 )
 
-NAMED = {SCRATCH: FROM_SCRATCH, FURTHER: FROM_THERE, ALIGNED: TASK_ALIGNED, FINISH: FINISHING}
+NAMED = {SCRATCH: FROM_SCRATCH, FURTHER: GOING_ON, ALIGNED: TASK_ALIGNED, FINISH: FINISHING}
 
 # Samples are multiples of the coarsest stride, which is 128 in all but RetinaFace. RetinaFace bears
 # three times its paper's learning rate; FANet collapses at it, and the others keep their papers'.
