@@ -158,7 +158,7 @@ FROM_SCRATCH = replace(
     average=0.997,
 )
 
-# On from FROM_SCRATCH's weights, beside a teacher. Best is the mean of the weights before and after.
+# On from those, beside a teacher. Best is the mean of the weights before and after.
 GOING_ON = replace(
     FROM_SCRATCH,
     phases=(Phase(1650, 320, 16, (0.3, 1.3)), Phase(780, 640, 8, (0.5, 1.4))),
