@@ -78,11 +78,18 @@ def layer_name(weight: str, node: str) -> str:
     return name.removeprefix("net.") if kind == "weight" else node
 
 
-def output_layers(model: Any) -> list[str]:
-    """The layers whose results leave the graph as they are: the last of the heads."""
+def output_layers(model: Any, kind: str = "") -> list[str]:
+    """The layers whose results leave the graph as they are: the last of the heads.
+
+    Args:
+        model: the graph.
+        kind: one of ``edgeface.runtimes.base.OUTPUTS``, for the layers of these outputs alone.
+    """
     producers = {output: node for node in model.graph.node for output in node.output}
     last = set()
     for output in model.graph.output:
+        if not output.name.startswith(kind):
+            continue
         node = producers.get(output.name)
         while node is not None and node.op_type in CARRIERS:
             node = producers.get(node.input[0])

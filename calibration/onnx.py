@@ -1,7 +1,9 @@
 """INT8 for ONNX Runtime: QDQ, asymmetric uint8 activations, int8 weights per channel.
 
 One file serves x86 and ARM: MLAS has kernels for uint8 activations with int8 weights on both, while
-symmetric int8 activations lose half their levels behind a ReLU and are slower on x86.
+symmetric int8 activations lose half their levels behind a ReLU and are slower on x86. The logits
+stay in float: of 256 levels the anchors of a large face share one, and how a processor rounds would
+say whose box it gets.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeface.calibration.graph import float_nodes, layers, read_graph
+from edgeface.calibration.graph import float_nodes, layers, output_layers, read_graph
 from edgeface.calibration.histogram import METHODS, Histogram
 from edgeface.calibration.ranges import Activations, Frame, Progress, collect
 from edgeface.errors import missing_extra
@@ -27,11 +29,11 @@ PROVIDERS = ["CPUExecutionProvider"]
 def quantizable(source: bytes) -> list[str]:
     """Names of the layers that ``quantize`` makes int8."""
     model = read_graph(source)
-    narrow = _narrow(model)
+    kept = _kept(model)
     return [
         name
         for name, nodes in layers(model).items()
-        if name not in narrow and nodes[0].op_type in OPERATORS
+        if name not in kept and nodes[0].op_type in OPERATORS
     ]
 
 
@@ -57,7 +59,7 @@ def quantize(
     except ImportError as error:
         raise missing_extra(error.name or "onnx", "quantize") from error
     model = read_graph(source)
-    excluded = float_nodes(model, [*_narrow(model), *keep_float])
+    excluded = float_nodes(model, [*_kept(model), *keep_float])
     histograms = collect(source, activations(source), frames, digest, progress)
     ranges = TensorsData(
         CalibrationMethod.MinMax,
@@ -117,15 +119,17 @@ def activations(source: bytes) -> Callable[[Frame], Activations]:
     return run
 
 
-def _narrow(model: Any) -> list[str]:
+def _kept(model: Any) -> list[str]:
+    """The layers that stay in float: narrow ones, and those that make the logits."""
     channels = {one.name: tuple(one.dims) for one in model.graph.initializer}
 
     def width(node: Any) -> int:
         group = next((one.i for one in node.attribute if one.name == "group"), 1)
         return int(channels[node.input[1]][1] * group)
 
-    return [
+    narrow = [
         name
         for name, nodes in layers(model).items()
         if nodes[0].op_type == "Conv" and width(nodes[0]) < MIN_CHANNELS
     ]
+    return [*narrow, *output_layers(model, "logit")]

@@ -115,6 +115,19 @@ def test_onnxruntime_gets_asymmetric_uint8_and_its_narrow_layers_in_float(
     assert KEPT in names
 
 
+def test_onnxruntime_gets_logits_that_are_no_steps_of_a_quantiser(
+    quantised: dict[str, bytes], frames: Frames
+) -> None:
+    names = quantizable_layers("onnx", source("onnx"))
+    assert {name for name in names if name.startswith("head.levels.0.")} == {
+        "head.levels.0.boxes", "head.levels.0.landmarks",
+    }  # fmt: skip
+    with Trial(quantised["onnx"], RUNNERS["onnx"], GEOMETRY) as trial:
+        made = trial.infer(frames[0])
+        logits = np.concatenate([made[name].ravel() for name in made if name.startswith("logit")])
+    assert len(np.unique(logits)) > logits.size / 2
+
+
 def test_openvino_gets_no_more_quantisers_than_inputs(quantised: dict[str, bytes]) -> None:
     assert sum(zero_points(quantised["openvino"]).values()) <= len(
         quantizable_layers("openvino", source("openvino"))
