@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 from edgeface.anchors import AnchorLevel, AnchorSpec
 from edgeface.cli.main import main
 from edgeface.errors import TrainingError
+from edgeface.faces import DEFAULT_SCORE_THRESHOLD
 from edgeface.imageio import read_image
+from edgeface.postprocess import sigmoid
 
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")
@@ -26,6 +29,7 @@ from edgeface.training.ranking import (  # noqa: E402
     climb,
     find_candidates,
     fit,
+    keep_count,
 )
 from edgeface.training.validation import TorchDetector  # noqa: E402
 
@@ -100,6 +104,19 @@ def test_the_subset_that_counts_more_wins() -> None:
     )
     assert easy["easy"] > hard["easy"] + 0.02
     assert hard["hard"] > easy["hard"] + 0.02
+
+
+def test_as_many_boxes_pass_the_default_threshold_as_before() -> None:
+    def passing(scaling: Scaling) -> int:
+        return int((sigmoid(one.scaled(scaling)) >= DEFAULT_SCORE_THRESHOLD).sum())
+
+    one = crowded_by_tiny_false_alarms()
+    one = replace(one, logits=one.logits - 1.5)
+    chosen = fit([[one], [one]], TWO)
+    lower = replace(chosen, shifts=chosen.shifts - 3)
+    assert passing(lower) == 0 < passing(Scaling.none(TWO)) < 40
+    for scaling in (chosen, keep_count([one, one], lower)):
+        assert passing(scaling) == passing(Scaling.none(TWO))
 
 
 def test_it_climbs_to_the_top() -> None:

@@ -6,6 +6,7 @@ anchor mend that: a scale, a shift, and a slope over the height of the box that 
 They cost nothing: that height is the exponential of a channel of the box convolution, so all of
 them fold into the class convolution. They are those that give the best mean average precision on
 training pictures, over faces as high as those of WIDER FACE's subsets, at both operating points.
+One shift of all logits then lets as many boxes pass the detector's default threshold as before.
 Tiny faces without a label count as false alarms for large ones too, so the subsets are in each
 other's way; how much each counts is the caller's choice.
 """
@@ -13,7 +14,7 @@ other's way; how much each counts is the caller's choice.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -25,6 +26,7 @@ from edgeface.errors import TrainingError
 from edgeface.evaluation.average_precision import Detections, wider_average_precision
 from edgeface.evaluation.run import MAX_FACES, NMS_THRESHOLD, SCORE_THRESHOLD
 from edgeface.evaluation.wider import WiderImage
+from edgeface.faces import DEFAULT_SCORE_THRESHOLD
 from edgeface.imageio import read_image
 from edgeface.nets import DetectorNet
 from edgeface.nets.heads.anchor import AnchorHead, LevelHead
@@ -89,14 +91,17 @@ class Candidates:
     anchors: NDArray[np.intp]
     picture: WiderImage
 
-    def scored(self, scaling: Scaling) -> Detections:
-        """Boxes with the scores of scaled logits."""
-        logits = (
+    def scaled(self, scaling: Scaling) -> Floats:
+        """The logits of a scaling, float64 (N,)."""
+        return (
             scaling.scales[self.anchors] * self.logits
             + scaling.shifts[self.anchors]
             + scaling.slopes[self.anchors] * self.stretches
         )
-        return Detections.sort(self.boxes, sigmoid(logits.astype(np.float32)))
+
+    def scored(self, scaling: Scaling) -> Detections:
+        """Boxes with the scores of scaled logits."""
+        return Detections.sort(self.boxes, sigmoid(self.scaled(scaling).astype(np.float32)))
 
 
 def find_candidates(
@@ -154,7 +159,7 @@ def fit(
     anchors: AnchorSpec,
     importance: Sequence[float] = EQUAL,
 ) -> Scaling:
-    """Climb to the scaling of the best mean AP, one number at a time.
+    """Climb to the scaling of the best mean AP, one number at a time; see ``keep_count``.
 
     Args:
         views: candidates of the pictures at each operating point; a subset of which they have no
@@ -169,7 +174,18 @@ def fit(
         total = float(weights.sum())
         return float((weights * np.nan_to_num(values)).sum() / total) if total else 0.0
 
-    return climb(Scaling.none(anchors), quality)
+    best = climb(Scaling.none(anchors), quality)
+    return keep_count([one for found in views for one in found], best)
+
+
+def keep_count(found: Sequence[Candidates], scaling: Scaling) -> Scaling:
+    """Shift all logits alike, so that as many boxes pass the default threshold as unscaled."""
+    before = np.sort(np.concatenate([one.logits for one in found]))[::-1]
+    after = np.sort(np.concatenate([one.scaled(scaling) for one in found]))[::-1]
+    count = int((sigmoid(before) >= DEFAULT_SCORE_THRESHOLD).sum())
+    if not count:
+        return scaling
+    return replace(scaling, shifts=scaling.shifts + before[count - 1] - after[count - 1])
 
 
 def climb(start: Scaling, quality: Callable[[Scaling], float]) -> Scaling:
