@@ -68,7 +68,7 @@ def test_solid_leaves_nothing() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_detector_finds_the_face_again(kind: str, astronaut: Image) -> None:
-    with Detector("onnxruntime", score_threshold=0.3) as detector:
+    with Detector("onnxruntime") as detector:
         faces = detector(astronaut)
         assert len(faces) == 1
         assert len(detector(faces.blur(astronaut, kind=kind))) == 0

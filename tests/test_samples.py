@@ -112,7 +112,7 @@ def test_webcam_shows_a_window_until_q(gif: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_blur_video_leaves_no_face(gif: Path, tmp_path: Path) -> None:
     assert "45 frames" in run("blur_video.py", gif, "-o", tmp_path / "blurred.mp4")
-    detector = Detector()
+    detector = Detector(score_threshold=0.5)
     with Video(gif) as before, Video(tmp_path / "blurred.mp4") as after:
         pairs = list(zip(before, after, strict=True))[::4]
     found = [(len(detector(old)), len(detector(new))) for old, new in pairs]
