@@ -52,7 +52,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )  # fmt: skip
     parser.add_argument(
         "--importance", nargs=3, metavar=("EASY", "MEDIUM", "HARD"), type=float,
-        default=(1.0, 1.0, 1.0),
         help="how much faces of 50, 30 and 10 pixels count in the mean (default: alike)",
     )  # fmt: skip
     parser.add_argument(
@@ -74,9 +73,10 @@ def run(args: argparse.Namespace) -> int:
     from edgeface.nets.weights import load_weights, read_mean_weights, to_safetensors
     from edgeface.training import ranking
 
-    if not all(0 <= value < inf for value in args.importance) or not any(args.importance):
+    importance = args.importance or ranking.EQUAL
+    if not all(0 <= value < inf for value in importance) or not any(importance):
         raise InvalidOptionError(
-            f"expected --importance of three numbers from 0 on, not all 0, got {args.importance}"
+            f"expected --importance of three numbers from 0 on, not all 0, got {importance}"
         )
     check_writable("--output", args.output)
     net = load_weights(args.preset, read_mean_weights(args.checkpoint))
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         for name, some in pictures.items()
         if some
     }
-    scaling = ranking.fit(views["the pictures"], net.anchors, args.importance)
+    scaling = ranking.fit(views["the pictures"], net.anchors, importance)
     print(_table(views, ranking.Scaling.none(net.anchors), scaling))
     for name, numbers in vars(scaling).items():
         print(f"\n{name} {numbers.round(2).tolist()}", end="")
